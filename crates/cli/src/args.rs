@@ -1,0 +1,315 @@
+//! The command line: commands, options and their help texts.
+//!
+//! Wherever ast-grep has an option, ours has its name, its short form and its conflicts, so that
+//! a command written for ast-grep means the same here. Options of ast-grep that we lack are
+//! refused by name, never ignored.
+
+mod query;
+
+pub(crate) use query::{
+    ColorChoice, ContextArgs, FormatArg, HeadingArg, IgnoreArg, InputArgs, JsonStyle, MatcherArgs,
+    OutputArgs, ReportStyle, RunArgs, ScanArgs, SeverityArg,
+};
+
+use crate::exit;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const LONG_ABOUT: &str = "\
+Astscope keeps your source trees parsed and answers ast-grep patterns and rules from memory.
+
+It takes ast-grep's patterns, YAML rules and flags, and prints what ast-grep prints. The first \
+command starts a daemon, which parses the tree once; later ones parse only what changed.";
+
+const EXAMPLES: &str = "\
+Examples:
+  Find calls, in each file's own language:
+    astscope run -p 'console.log($$$ARGS)'
+  Only Elixir files below lib, as JSON, one match per line:
+    astscope run -p 'GenServer.call($$$ARGS)' -l elixir --json=stream lib
+  Show a rewrite as a diff, then apply it:
+    astscope run -p 'foo($A)' -r 'bar($A)' -l py
+    astscope run -p 'foo($A)' -r 'bar($A)' -l py -U
+  Check the rules of sgconfig.yml:
+    astscope scan";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "astscope",
+    version,
+    about = "Finds and rewrites code by its structure, from warm memory",
+    long_about = LONG_ABOUT,
+    after_help = EXAMPLES,
+    after_long_help = format!("{EXAMPLES}\n\n{}", exit::TABLE),
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 100,
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    /// Refused: custom languages load native code into the program.
+    #[arg(long, global = true, hide = true, num_args(0..=1), default_missing_value = "")]
+    custom_languages: Option<String>,
+}
+
+/// Options of every command.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct GlobalArgs {
+    /// Path of the project's configuration; without it the nearest sgconfig.yml above is used.
+    #[arg(short, long, global = true, value_name = "CONFIG_FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Answer at once from what is parsed already, and say which share of the files that is.
+    #[arg(long, global = true)]
+    pub(crate) no_wait: bool,
+    /// Give up after this time, such as 500ms, 10s or 2m (at most 1h).
+    #[arg(long, global = true, value_name = "DURATION", value_parser = deadline)]
+    pub(crate) deadline: Option<Duration>,
+    /// Controls output color.
+    ///
+    /// `auto` colors only what goes to a terminal, and nothing if `NO_COLOR` is set or TERM is
+    /// not set or is `dumb`.
+    #[arg(long, global = true, default_value = "auto", value_name = "WHEN")]
+    pub(crate) color: ColorChoice,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Find or rewrite one pattern (default command).
+    Run(Box<RunArgs>),
+    /// Scan and rewrite code by YAML rules.
+    Scan(Box<ScanArgs>),
+    /// Print a file's syntax tree.
+    Parse(ParseArgs),
+    /// Print how a pattern is answered: requirements, candidates, times.
+    Explain(Box<ExplainArgs>),
+    /// Print what the daemon holds, and which files it skipped and why.
+    Status(StatusArgs),
+    /// Stop the daemon.
+    Stop(StopArgs),
+    /// Run the daemon here. Other commands start one by themselves when none runs.
+    Serve(ServeArgs),
+    /// Generate a shell completion script.
+    Completions(CompletionsArgs),
+}
+
+/// `astscope parse`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  astscope parse src/main.rs
+  astscope parse --cst lib/app.ex
+  echo 'f(x)' | astscope parse --stdin -l py")]
+pub(crate) struct ParseArgs {
+    /// The file.
+    #[arg(required_unless_present = "stdin", conflicts_with = "stdin")]
+    pub(crate) file: Option<String>,
+    /// Its language; by its name and first line without it.
+    #[arg(short, long, value_name = "LANG")]
+    pub(crate) lang: Option<String>,
+    /// Print anonymous nodes too, such as keywords and punctuation.
+    #[arg(long)]
+    pub(crate) cst: bool,
+    /// Print a JSON tree instead of an s-expression.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Parse standard input. Needs --lang.
+    #[arg(long)]
+    pub(crate) stdin: bool,
+}
+
+/// `astscope explain`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  astscope explain -p 'GenServer.call($$$ARGS)' -l elixir")]
+pub(crate) struct ExplainArgs {
+    #[command(flatten)]
+    pub(crate) matcher: MatcherArgs,
+    /// The language of the pattern.
+    #[arg(short, long, value_name = "LANG")]
+    pub(crate) lang: Option<String>,
+    #[command(flatten)]
+    pub(crate) input: InputArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `astscope status`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StatusArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// List every skipped file with its reason.
+    #[arg(long)]
+    pub(crate) skipped: bool,
+}
+
+/// `astscope stop`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StopArgs {
+    /// Let requests in flight finish first.
+    #[arg(long)]
+    pub(crate) drain: bool,
+}
+
+/// `astscope serve`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  astscope serve
+  astscope serve --root ~/src/app --root ~/src/lib --idle-timeout never")]
+pub(crate) struct ServeArgs {
+    /// Parse this directory at once. Can be repeated.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Vec<PathBuf>,
+    /// Leave after this time without clients, or `never`.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "2h",
+        env = "ASTSCOPE_IDLE_TIMEOUT",
+        value_parser = idle_timeout
+    )]
+    pub(crate) idle_timeout: IdleTimeout,
+    /// Started by another command, which waits on standard output for `ready` or `busy`.
+    #[arg(long, hide = true)]
+    pub(crate) spawned: bool,
+}
+
+/// A time without clients; none for never. A type of its own, because clap takes an `Option` for
+/// an optional argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IdleTimeout(pub(crate) Option<Duration>);
+
+/// `astscope completions`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  astscope completions bash > ~/.local/share/bash-completion/completions/astscope
+  astscope completions zsh > ~/.zfunc/_astscope
+  astscope completions fish > ~/.config/fish/completions/astscope.fish")]
+pub(crate) struct CompletionsArgs {
+    /// The shell; taken from $SHELL without it.
+    pub(crate) shell: Option<clap_complete::Shell>,
+}
+
+impl Cli {
+    /// Parses the arguments, program name first.
+    pub(crate) fn parse_arguments(mut arguments: Vec<OsString>) -> Result<Self, clap::Error> {
+        insert_default_command(&mut arguments);
+        let cli = Self::try_parse_from(arguments)?;
+        cli.refuse_unsupported()?;
+        Ok(cli)
+    }
+
+    /// Flags that ast-grep has and we don't.
+    fn refuse_unsupported(&self) -> Result<(), clap::Error> {
+        let refuse = |message: &str| {
+            Err(Self::command().error(ErrorKind::UnknownArgument, message.to_owned()))
+        };
+        if self.custom_languages.is_some() {
+            return refuse(
+                "'--custom-languages' is not supported: a custom language is native code, which would run inside the daemon",
+            );
+        }
+        let (inspect, debug_query) = match &self.command {
+            Command::Run(args) => (&args.output.inspect, args.debug_query.is_some()),
+            Command::Scan(args) => (&args.output.inspect, false),
+            _ => return Ok(()),
+        };
+        if inspect.is_some() {
+            return refuse(
+                "'--inspect' is not supported: use `astscope explain`, or `astscope status --skipped`",
+            );
+        }
+        if debug_query {
+            return refuse(
+                "'--debug-query' is not supported: use `astscope explain -p …`, or `astscope parse --stdin` to see how code parses",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// As ast-grep does: with a pattern or a kind but no command, the command is `run`.
+fn insert_default_command(arguments: &mut Vec<OsString>) {
+    let mut rest = arguments.iter().skip(1).map(|argument| argument.to_string_lossy()).peekable();
+    // Options of all commands may stand before the command.
+    while let Some(argument) = rest.peek() {
+        let takes_value = match argument.as_ref() {
+            "-c" | "--config" | "--deadline" | "--color" => true,
+            "--no-wait" => false,
+            other if is_global_with_value(other) => false,
+            _ => break,
+        };
+        rest.next();
+        if takes_value {
+            rest.next();
+        }
+    }
+    if !rest.peek().is_some_and(|argument| argument.starts_with('-')) {
+        return;
+    }
+    if rest.take_while(|argument| argument != "--").any(|argument| is_matcher(&argument)) {
+        arguments.insert(1, OsString::from("run"));
+    }
+}
+
+fn is_global_with_value(argument: &str) -> bool {
+    let long = ["--config=", "--deadline=", "--color="];
+    long.iter().any(|option| argument.starts_with(option))
+        || (argument.starts_with("-c") && argument.len() > 2)
+}
+
+fn is_matcher(argument: &str) -> bool {
+    let name = argument.split('=').next().unwrap_or_default();
+    let short =
+        !argument.starts_with("--") && (argument.starts_with("-p") || argument.starts_with("-k"));
+    short || name == "--pattern" || name == "--kind"
+}
+
+/// A deadline, such as `500ms`, `10s`, `2m` or `1h`.
+fn deadline(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    let max = Duration::from_millis(astscope_protocol::limits::DEADLINE_MS_MAX);
+    if duration.is_zero() || duration > max {
+        return Err("a deadline is more than nothing and at most 1h".to_owned());
+    }
+    Ok(duration)
+}
+
+/// A duration, or `never`.
+fn idle_timeout(text: &str) -> Result<IdleTimeout, String> {
+    if text == "never" { Ok(IdleTimeout(None)) } else { duration(text).map(Some).map(IdleTimeout) }
+}
+
+/// A number with a unit.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("a duration is a number and a unit: 500ms, 10s, 2m, 1h".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|error| format!("not a number: {error}"))?;
+    number
+        .checked_mul(unit_ms)
+        .map(Duration::from_millis)
+        .ok_or_else(|| "the duration is too long".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,219 @@
+//! What is accepted and refused: ast-grep's own table of command lines, and ours.
+
+use super::*;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    let arguments =
+        std::iter::once("astscope").chain(line.split(' ').filter(|word| !word.is_empty()));
+    Cli::parse_arguments(arguments.map(OsString::from).collect())
+}
+
+#[track_caller]
+fn accepted(line: &str) -> Command {
+    match parse(line) {
+        Ok(cli) => cli.command,
+        Err(error) => panic!("`{line}` is refused: {error}"),
+    }
+}
+
+#[track_caller]
+fn refused(line: &str, by: &str) {
+    match parse(line) {
+        Ok(_) => panic!("`{line}` is accepted"),
+        Err(error) => {
+            let text = error.to_string();
+            assert!(text.contains(by), "`{line}` is refused without naming {by}: {text}");
+        }
+    }
+}
+
+#[test]
+fn the_command_line_is_consistent_in_itself() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn run_takes_what_ast_grep_takes() {
+    for line in [
+        "run -p test -i",
+        "run -p test --interactive dir",
+        "run -p test -r Test dir",
+        "run -p test -l rs --color always",
+        "run -p test -l rs --heading always",
+        "run -p test dir1 dir2 dir3",
+        "run -p testm -r restm -U",
+        "run -p testm -r restm --update-all",
+        "run -p test --json compact",
+        "run -p test --json=pretty dir",
+        "run -p test --strictness relaxed",
+        "run -p test --selector identifier -l js",
+        "run -k identifier",
+        "run --kind=call_expression>identifier -l js",
+        "run -p test --follow",
+        "run -p test --globs *.js --globs !*.ts",
+        "run -p test --no-ignore hidden --no-ignore vcs",
+        "run -p fubuki -j8",
+        "run -p test --threads 12",
+        "run -p test --files-with-matches",
+        "run -p test -l rs -c config.yml",
+        "run -p test --max-results 5 --no-wait --deadline 10s",
+        "run -p test -A 1 -B 2",
+        "run -p test -C 3",
+    ] {
+        assert!(matches!(accepted(line), Command::Run(_)), "{line}");
+    }
+}
+
+#[test]
+fn run_refuses_what_ast_grep_refuses() {
+    for (line, by) in [
+        ("run test", "--pattern"),
+        ("run -r Test dir", "--pattern"),
+        ("run -p test -i --json dir", "--json"),
+        ("run -p test -U", "--rewrite"),
+        ("run -p test --strictness not", "--strictness"),
+        ("run -p test --selector", "--selector"),
+        ("run -p test -k identifier", "--kind"),
+        ("run -k identifier --selector identifier", "--selector"),
+        ("run -k identifier --strictness ast", "--strictness"),
+        ("run -p test --threads", "--threads"),
+        ("run -p test --files-with-matches -r test -U", "--files-with-matches"),
+        ("run -p test --files-with-matches --json", "--json"),
+        ("run -p test -C 1 -A 1", "--after"),
+        ("run -p test --deadline 2h", "--deadline"),
+        ("run -p test --deadline 10", "--deadline"),
+        ("run -p test --deadline 0s", "--deadline"),
+    ] {
+        refused(line, by);
+    }
+}
+
+#[test]
+fn scan_takes_what_ast_grep_takes() {
+    for line in [
+        "scan",
+        "scan dir1 dir2",
+        "scan -r rule.yml dir",
+        "scan -c config.yml",
+        "scan -r rule.yml -c config.yml --json dir",
+        "scan --report-style short",
+        "scan --format github",
+        "scan --format sarif",
+        "scan --interactive",
+        "scan --json --include-metadata",
+        "scan --filter no-.*",
+        "scan --error",
+        "scan --error=a --error=b --off=c --min-severity warning",
+        "scan --inline-rules rule",
+        "scan --max-results 3",
+        "scan -A 12",
+    ] {
+        assert!(matches!(accepted(line), Command::Scan(_)), "{line}");
+    }
+}
+
+#[test]
+fn scan_refuses_what_ast_grep_refuses() {
+    for (line, by) in [
+        ("scan -i --json dir", "--json"),
+        ("scan --format github --json", "--json"),
+        ("scan --report-style rich --json", "--json"),
+        ("scan --include-metadata", "--json"),
+        ("scan -r rule.yml --filter a", "--filter"),
+        ("scan --filter (", "--filter"),
+        ("scan -r a.yml --inline-rules b", "--inline-rules"),
+        ("scan --format local", "--format"),
+        ("scan --min-severity high", "--min-severity"),
+        ("scan --max-results 1 -i", "--max-results"),
+    ] {
+        refused(line, by);
+    }
+}
+
+#[test]
+fn flags_that_only_ast_grep_has_are_refused_by_name() {
+    for (line, by) in [
+        ("run -p a --inspect summary", "'--inspect'"),
+        ("run -p a --inspect", "'--inspect'"),
+        ("scan --inspect=entity", "'--inspect'"),
+        ("run -p a -l rs --debug-query", "'--debug-query'"),
+        ("run -p a -l rs --debug-query=cst", "'--debug-query'"),
+        ("run -p a --custom-languages allow", "'--custom-languages'"),
+        ("scan --custom-languages=trust", "'--custom-languages'"),
+        ("test", "'test'"),
+        ("new", "'new'"),
+        ("lsp", "'lsp'"),
+        ("outline", "'outline'"),
+    ] {
+        refused(line, by);
+    }
+}
+
+#[test]
+fn a_pattern_without_a_command_means_run() {
+    for line in [
+        "-p Some($A) -l rs",
+        "--pattern=Some($A)",
+        "-pSome($A)",
+        "-l rs -p Some($A)",
+        "-k identifier",
+        "-c sgconfig.yml -p a",
+        "--no-wait -p a",
+    ] {
+        assert!(matches!(accepted(line), Command::Run(_)), "{line}");
+    }
+    assert!(matches!(accepted("-c run.yml scan -r a.yml"), Command::Scan(_)));
+    assert!(matches!(accepted("--color never explain -p a"), Command::Explain(_)));
+    refused("-l rs", "-l");
+    refused("Some($A)", "Some($A)");
+}
+
+#[test]
+fn durations_have_a_unit() {
+    assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+    assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+    assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
+    assert_eq!(duration("1h"), Ok(Duration::from_hours(1)));
+    for text in ["", "5", "s", "-1s", "1.5s", "99999999999999999999h", "18446744073709551615h"] {
+        assert!(duration(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn serve_has_an_idle_timeout_that_can_be_turned_off() {
+    let Command::Serve(args) = accepted("serve --root a --root b --idle-timeout never") else {
+        panic!("not serve");
+    };
+    assert_eq!((args.root.len(), args.idle_timeout), (2, IdleTimeout(None)));
+    let Command::Serve(args) = accepted("serve --idle-timeout 90s --spawned") else {
+        panic!("not serve");
+    };
+    assert_eq!(args.idle_timeout, IdleTimeout(Some(Duration::from_secs(90))));
+    refused("serve --idle-timeout soon", "--idle-timeout");
+}
+
+#[test]
+fn parse_needs_a_file_or_standard_input() {
+    assert!(matches!(accepted("parse a.rs --cst --json"), Command::Parse(_)));
+    assert!(matches!(accepted("parse --stdin -l rs"), Command::Parse(_)));
+    refused("parse", "FILE");
+    refused("parse a.rs --stdin", "--stdin");
+}
+
+#[test]
+fn the_help_names_every_command_and_exit_code() {
+    let help = Cli::command().render_long_help().to_string();
+    for word in [
+        "run",
+        "scan",
+        "parse",
+        "explain",
+        "status",
+        "stop",
+        "completions",
+        "astscope run -p",
+        "75",
+    ] {
+        assert!(help.contains(word), "{word}");
+    }
+}

@@ -1,0 +1,48 @@
+//! What the commands ask of a daemon. A trait, so that tests answer without a socket.
+
+use crate::failure::Failure;
+use astscope_protocol::client::{CallError, Event};
+use astscope_protocol::messages::{
+    Explanation, ParseParams, ParseResult, RunParams, ScanParams, StatusParams, StatusResult,
+    StopParams, Summary,
+};
+use std::ops::ControlFlow;
+
+/// Receives what comes before an answer; breaking gives the request up.
+pub type OnEvent<'a> = &'a mut dyn FnMut(Event) -> ControlFlow<()>;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// There is no connection. Boxed: it is large, and the rare case.
+    #[error("can't reach the daemon")]
+    Connect(Box<Failure>),
+    /// The call failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+/// A daemon.
+pub trait Backend {
+    /// Finds one pattern.
+    fn run(&mut self, params: &RunParams, on_event: OnEvent<'_>) -> Result<Summary, BackendError>;
+    /// Scans with rules.
+    fn scan(&mut self, params: &ScanParams, on_event: OnEvent<'_>)
+    -> Result<Summary, BackendError>;
+    /// Says how a pattern is answered.
+    fn explain(
+        &mut self,
+        params: &RunParams,
+        on_event: OnEvent<'_>,
+    ) -> Result<Explanation, BackendError>;
+    /// Renders a syntax tree.
+    fn parse(&mut self, params: &ParseParams) -> Result<ParseResult, BackendError>;
+    /// Says how the daemon does; `None` if none runs.
+    fn status(&mut self, params: &StatusParams) -> Result<Option<StatusResult>, BackendError>;
+    /// Makes the daemon leave; says whether one ran.
+    fn stop(&mut self, params: &StopParams) -> Result<bool, BackendError>;
+    /// Whether the user has interrupted the request with Ctrl-C.
+    fn interrupted(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,280 @@
+//! The commands that look at things: `parse`, `explain`, `status`, and also `stop`.
+
+use crate::args::{ExplainArgs, GlobalArgs, ParseArgs, StatusArgs, StopArgs};
+use crate::backend::{Backend, BackendError};
+use crate::console::Console;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::PrintError;
+use crate::progress::IndexingBar;
+use crate::request::{check_stdin, delivery, give_up, read_stdin, run_params, selection, utf8};
+use crate::sgconfig::Project;
+use astscope_protocol::client::Event;
+use astscope_protocol::messages::{
+    Explanation, ParseParams, SkippedFile, StatusParams, StatusResult, StopParams, WorkspaceStatus,
+};
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::ops::ControlFlow;
+
+/// `astscope parse`.
+pub(crate) fn parse(
+    args: &ParseArgs,
+    console: &mut Console<'_>,
+    backend: &mut dyn Backend,
+) -> Result<Exit, Failure> {
+    if args.stdin && args.lang.is_none() {
+        return Err(Failure::new(
+            Exit::Unspecified,
+            "Language must be specified for code from StdIn.",
+        )
+        .help("Please use `--lang` to specify the code language."));
+    }
+    let params = ParseParams {
+        cwd: utf8(&console.cwd)?,
+        path: args.file.clone(),
+        text: if args.stdin { Some(read_stdin(console)?) } else { None },
+        language: args.lang.clone(),
+        cst: args.cst,
+        json: args.json,
+    };
+    let result = backend.parse(&params).map_err(|error| Failure::of_request(error, None))?;
+    print(result.tree.trim_end(), console)?;
+    if let Some(first) = result.errors.first() {
+        let start = first.range.start;
+        let what = first
+            .missing
+            .as_ref()
+            .map_or_else(|| "an error".to_owned(), |missing| format!("a missing {missing}"));
+        console.note(&format!(
+            "Note: the parser recovered in {} place(s), first from {what} in line {}, column {}",
+            result.errors.len(),
+            start.line + 1,
+            start.column + 1
+        ));
+    }
+    Ok(Exit::Success)
+}
+
+/// `astscope explain`.
+pub(crate) fn explain(
+    args: &ExplainArgs,
+    global: &GlobalArgs,
+    console: &mut Console<'_>,
+    backend: &mut dyn Backend,
+) -> Result<Exit, Failure> {
+    let project = Project::discover(global.config.as_deref(), &console.cwd)?;
+    check_stdin(&args.input, false, args.lang.is_some())?;
+    let selection = selection(&args.input, project.as_ref(), console)?;
+    let params = run_params(&args.matcher, args.lang.as_ref(), selection, delivery(global));
+    let mut bar = IndexingBar::new(console.err_is_terminal);
+    let explanation = backend.explain(&params, &mut |event| {
+        if let Event::Progress(progress) = event {
+            bar.update(&progress);
+        }
+        ControlFlow::Continue(())
+    });
+    bar.clear();
+    let pattern = args.matcher.pattern.as_deref();
+    let explanation = explanation.map_err(|error| Failure::of_request(error, pattern))?;
+    if args.json {
+        print_json(&explanation, console)?;
+    } else {
+        print(explained(&explanation).trim_end(), console)?;
+    }
+    Ok(Exit::Success)
+}
+
+fn explained(explanation: &Explanation) -> String {
+    let mut text = String::new();
+    // Writing to a String can't fail.
+    let mut line = |line: String| {
+        text.push_str(&line);
+        text.push('\n');
+    };
+    if !explanation.requirements.is_empty() {
+        line("A file can match only if it contains".to_owned());
+        for (language, requirements) in &explanation.requirements {
+            for requirement in requirements {
+                line(format!("  {language:<12} {requirement}"));
+            }
+        }
+    }
+    if !explanation.steps.is_empty() {
+        line("Files left after each step".to_owned());
+        for step in &explanation.steps {
+            line(format!("  {:>8}  {}", step.files, step.step));
+        }
+    }
+    line("Result".to_owned());
+    line(format!("  {:>8}  files verified by the matcher", explanation.files_verified));
+    line(format!("  {:>8}  files with matches", explanation.files_matched));
+    line(format!("  {:>8}  matches", explanation.matches));
+    if !explanation.micros.is_empty() {
+        line("Time".to_owned());
+        // In the order in which they happen.
+        let mut stages: Vec<_> = explanation.micros.iter().collect();
+        let order = ["refresh", "plan", "match"];
+        stages.sort_by_key(|(stage, _)| order.iter().position(|known| known == stage));
+        for (stage, micros) in stages {
+            line(format!("  {:>8.2}  ms {stage}", millis(*micros)));
+        }
+    }
+    if let Some(revision) = explanation.revision {
+        line(format!("Revision {}.{}", revision.epoch, revision.number));
+    }
+    for hint in &explanation.hints {
+        line(format!("Hint: {hint}"));
+    }
+    text
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
+fn millis(micros: u64) -> f64 {
+    micros as f64 / 1000.0
+}
+
+/// `astscope status`. It starts no daemon: that none runs is an answer.
+pub(crate) fn status(
+    args: &StatusArgs,
+    console: &mut Console<'_>,
+    backend: &mut dyn Backend,
+) -> Result<Exit, Failure> {
+    let params = StatusParams { skipped_files: args.skipped };
+    let status = backend.status(&params).map_err(|error| Failure::of_request(error, None))?;
+    let Some(status) = status else {
+        return Err(Failure::new(Exit::Unreachable, "No daemon is running.")
+            .help("The next `astscope run` or `scan` starts one."));
+    };
+    if args.json {
+        print_json(&status, console)?;
+    } else {
+        print(described(&status).trim_end(), console)?;
+    }
+    Ok(Exit::Success)
+}
+
+fn described(status: &StatusResult) -> String {
+    let memory = &status.memory;
+    let idle = status.idle_exit_seconds.map_or_else(
+        || "never leaves".to_owned(),
+        |seconds| format!("leaves after {} idle", span(seconds)),
+    );
+    let mut text = format!(
+        "{} {}, pid {}, up {}, {} client(s), {idle}\nsocket   {}\n",
+        status.server.name,
+        status.server.version,
+        status.pid,
+        span(status.uptime_seconds),
+        status.clients,
+        status.socket,
+    );
+    let _infallible = writeln!(
+        text,
+        "memory   {} resident: {} text, {} trees, {} indexes",
+        bytes(memory.resident_anon + memory.resident_file),
+        bytes(memory.text),
+        bytes(memory.trees),
+        bytes(memory.indexes),
+    );
+    for workspace in &status.workspaces {
+        text.push('\n');
+        describe_workspace(workspace, &mut text);
+    }
+    text
+}
+
+fn describe_workspace(workspace: &WorkspaceStatus, text: &mut String) {
+    let n_skipped: u64 = workspace.skipped.values().sum();
+    let state = match (workspace.indexing, workspace.indexed_in_ms) {
+        (true, _) => ", indexing".to_owned(),
+        (false, Some(ms)) => format!(", indexed in {ms} ms"),
+        (false, None) => String::new(),
+    };
+    let _infallible = writeln!(
+        text,
+        "{}\n  revision {}.{}{state}\n  {} files seen, {} parsed, {n_skipped} skipped\n  {} of source, {} nodes, {} of trees and indexes",
+        workspace.root,
+        workspace.revision.epoch,
+        workspace.revision.number,
+        workspace.files_seen,
+        workspace.files_parsed,
+        bytes(workspace.source_bytes),
+        workspace.nodes,
+        bytes(workspace.tree_bytes),
+    );
+    let languages: Vec<String> =
+        workspace.languages.iter().map(|(language, n)| format!("{language} {n}")).collect();
+    if !languages.is_empty() {
+        let _infallible = writeln!(text, "  {}", languages.join(", "));
+    }
+    for (reason, n) in &workspace.skipped {
+        let _infallible = writeln!(text, "  skipped {n} {reason}");
+    }
+    for SkippedFile { path, reason, detail } in &workspace.skipped_files {
+        let _infallible = writeln!(text, "    {path}: {reason}: {detail}");
+    }
+}
+
+/// `astscope stop`.
+pub(crate) fn stop(
+    args: &StopArgs,
+    console: &mut Console<'_>,
+    backend: &mut dyn Backend,
+) -> Result<Exit, Failure> {
+    let stopped = backend
+        .stop(&StopParams { drain: args.drain })
+        .map_err(|error: BackendError| Failure::of_request(error, None))?;
+    console.note(if stopped { "The daemon is stopping." } else { "No daemon is running." });
+    Ok(Exit::Success)
+}
+
+fn print(text: &str, console: &mut Console<'_>) -> Result<(), Failure> {
+    let printed = writeln!(console.out, "{text}").and_then(|()| console.out.flush());
+    printed.map_err(PrintError::Write).or_else(give_up)
+}
+
+fn print_json<T: Serialize>(value: &T, console: &mut Console<'_>) -> Result<(), Failure> {
+    match serde_json::to_string_pretty(value) {
+        Ok(json) => print(&json, console),
+        Err(error) => give_up(PrintError::Record(error)),
+    }
+}
+
+/// Bytes with a binary unit.
+#[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
+fn bytes(n: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", units[unit]) }
+}
+
+/// Seconds, as hours and minutes where there are many.
+fn span(seconds: u64) -> String {
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m{seconds:02}s"),
+        (hours, minutes, _) => format!("{hours}h{minutes:02}m"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_have_units() {
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(6 << 30), "6.0 GiB");
+        assert_eq!(
+            (span(59), span(61), span(7260)),
+            ("59s".into(), "1m01s".into(), "2h01m".into())
+        );
+    }
+}

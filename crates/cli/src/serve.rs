@@ -1,0 +1,67 @@
+//! `astscope serve`: becomes the daemon. The only file that names it.
+
+use crate::args::ServeArgs;
+use crate::console::Console;
+use crate::daemon_start::bad_runtime_dir;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use astscope_daemon::{DaemonConfig, ServeError};
+use astscope_protocol::RuntimeDir;
+use tracing_subscriber::EnvFilter;
+
+/// What is logged, in `tracing`'s filter syntax; `info` without it.
+const LOG_VARIABLE: &str = "ASTSCOPE_LOG";
+
+pub(crate) fn serve(args: &ServeArgs, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    let runtime_dir = RuntimeDir::locate(&|name| std::env::var_os(name))
+        .map_err(|error| bad_runtime_dir(&error))?;
+    log_to_stderr();
+    let roots = args.root.iter().map(|root| console.cwd.join(root)).collect();
+    let config = DaemonConfig {
+        runtime_dir: runtime_dir.clone(),
+        roots,
+        idle_exit: args.idle_timeout.0,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let served = astscope_daemon::serve(config, || {
+        if args.spawned {
+            tell(console, "ready");
+        } else {
+            console.note(&format!("astscope: listening on {}", runtime_dir.socket().display()));
+        }
+    });
+    match served {
+        Ok(()) => Ok(Exit::Success),
+        Err(ServeError::AlreadyRunning { .. }) if args.spawned => {
+            tell(console, "busy");
+            Ok(Exit::Success)
+        }
+        Err(ServeError::RuntimeDir(error)) => Err(bad_runtime_dir(&error)),
+        Err(error) => {
+            let help = match &error {
+                ServeError::AlreadyRunning { .. } => {
+                    "`astscope status` shows it, `astscope stop` ends it."
+                }
+                ServeError::Root { .. } => "Name a directory that exists.",
+                _ => "Nothing was started.",
+            };
+            Err(Failure::new(Exit::Unreachable, "Cannot start the daemon.")
+                .help(help)
+                .source(&error))
+        }
+    }
+}
+
+/// Says one word to the command that started this daemon; whether it still listens is its affair.
+fn tell(console: &mut Console<'_>, word: &str) {
+    let _unheard = writeln!(console.out, "{word}").and_then(|()| console.out.flush());
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    let _already_set = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .try_init();
+}

@@ -1,0 +1,347 @@
+//! Exit codes, what a request says, and what stands on standard error.
+
+use crate::support::{Fake, Output, Session};
+use astscope_protocol::frame::RpcError;
+use astscope_protocol::messages::{
+    ErrorCode, Explanation, IgnoreKind, ParseResult, PlanStep, SkippedFile, StatusResult, Summary,
+};
+use expect_test::{Expect, expect};
+use std::collections::BTreeMap;
+use std::fs;
+
+fn run_with(backend: &mut Fake, arguments: &[&str]) -> Output {
+    let dir = tempfile::tempdir().unwrap();
+    // A configuration of its own, so that none above the temporary directory is found.
+    fs::write(dir.path().join("sgconfig.yml"), "ruleDirs: []").unwrap();
+    Session::new(dir.path()).run(backend, arguments)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "an expectation is written at the call")]
+#[track_caller]
+fn check_error(output: &Output, code: u8, expected: Expect) {
+    assert_eq!((output.code, output.out.as_str()), (code, ""), "{}", output.err);
+    expected.assert_eq(&output.err);
+}
+
+#[test]
+fn every_error_of_the_daemon_has_its_exit_code() {
+    for (error, code) in [
+        (ErrorCode::InvalidPattern, 8),
+        (ErrorCode::InvalidSelector, 8),
+        (ErrorCode::InvalidRule, 8),
+        (ErrorCode::InvalidGlob, 9),
+        (ErrorCode::UnknownLanguage, 33),
+        (ErrorCode::PathNotFound, 6),
+        (ErrorCode::RootRefused, 6),
+        (ErrorCode::FileSkipped, 6),
+        (ErrorCode::Cancelled, 130),
+        (ErrorCode::DeadlineExceeded, 75),
+        (ErrorCode::Overloaded, 75),
+        (ErrorCode::ShuttingDown, 75),
+        (ErrorCode::IncompatibleProtocol, 76),
+        (ErrorCode::Internal, 70),
+        (ErrorCode::InvalidParams, 70),
+        (ErrorCode::UnknownMethod, 70),
+        (ErrorCode::MalformedRequest, 70),
+    ] {
+        let mut backend = Fake::failing(RpcError::new(error, "the particulars"));
+        let output = run_with(&mut backend, &["run", "-p", "a"]);
+        assert_eq!(output.code, code, "{error:?}");
+        assert!(output.err.starts_with("Error: "), "{}", output.err);
+        assert!(output.err.contains("the particulars"), "{}", output.err);
+    }
+}
+
+#[test]
+fn run_without_matches_exits_with_1() {
+    let output = run_with(&mut Fake::default(), &["-p", "a"]);
+    assert_eq!((output.code, output.out.as_str(), output.err.as_str()), (1, "", ""));
+}
+
+#[test]
+fn a_pattern_with_a_syntax_error_that_finds_nothing_is_a_warning() {
+    let summary = Summary { pattern_has_error: true, ..Summary::default() };
+    let mut backend = Fake { summary, ..Fake::default() };
+    let output = run_with(&mut backend, &["run", "-p", "f(", "-l", "js"]);
+    check_error(
+        &output,
+        0,
+        expect![[r"
+            Warning: Pattern contains an ERROR node and may cause unexpected results.
+            Help: The pattern was parsed but it matched nothing in this run. `astscope parse --stdin` shows how code is parsed.
+            See also: https://ast-grep.github.io/playground.html
+
+        "]],
+    );
+    // Without a language ast-grep doesn't warn.
+    assert_eq!(run_with(&mut backend, &["run", "-p", "f("]).code, 1);
+}
+
+#[test]
+fn standard_input_needs_a_language_and_no_dialogue() {
+    let output = run_with(&mut Fake::default(), &["run", "-p", "a", "--stdin"]);
+    assert_eq!(output.code, 3);
+    let output = run_with(&mut Fake::default(), &["run", "-p", "a", "--stdin", "-i", "-l", "js"]);
+    assert_eq!(output.code, 7);
+    let output = run_with(&mut Fake::default(), &["scan", "--stdin"]);
+    assert_eq!(output.code, 3);
+    let output = run_with(&mut Fake::default(), &["parse", "--stdin"]);
+    assert_eq!(output.code, 3);
+}
+
+#[test]
+fn standard_input_is_sent_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut session = Session::new(dir.path());
+    session.input = "let é = 1\r\n".to_owned();
+    let mut backend = Fake::default();
+    session.run(&mut backend, &["run", "-p", "a", "--stdin", "-l", "js"]);
+    let selection = backend.run.unwrap().selection;
+    assert_eq!(selection.stdin.as_deref(), Some("let é = 1\r\n"));
+}
+
+#[test]
+fn a_request_says_what_was_typed() {
+    let mut backend = Fake::default();
+    let line = "run -p f($A) --selector call --strictness ast -l py -r g($A) -C 2 --globs *.py \
+                --globs !x --follow --no-ignore hidden --max-results 7 --deadline 2s --no-wait \
+                --json=stream src ../other";
+    run_with(&mut backend, &line.split_whitespace().collect::<Vec<_>>());
+    let params = backend.run.unwrap();
+    assert_eq!(params.matcher.pattern.as_deref(), Some("f($A)"));
+    assert_eq!(params.matcher.selector.as_deref(), Some("call"));
+    assert_eq!(params.matcher.strictness.as_deref(), Some("ast"));
+    assert_eq!(
+        (params.language.as_deref(), params.rewrite.as_deref()),
+        (Some("py"), Some("g($A)"))
+    );
+    assert_eq!((params.context.before, params.context.after), (2, 2));
+    assert_eq!(params.selection.paths, ["src", "../other"]);
+    assert_eq!(params.selection.globs, ["*.py", "!x"]);
+    assert_eq!(params.selection.no_ignore, [IgnoreKind::Hidden]);
+    assert!(params.selection.follow && params.selection.cwd.starts_with('/'));
+    assert_eq!((params.delivery.limit, params.delivery.deadline_ms), (Some(7), Some(2000)));
+    assert!(params.delivery.no_wait && !params.delivery.include_source);
+}
+
+#[test]
+fn the_projects_ignore_list_is_a_default() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = "noIgnore: [vcs]\nlanguageGlobs: {py: ['*.pyx']}";
+    fs::write(dir.path().join("sgconfig.yml"), config).unwrap();
+    let session = Session::new(dir.path());
+    let mut backend = Fake::default();
+    session.run(&mut backend, &["-p", "a"]);
+    let selection = backend.run.take().unwrap().selection;
+    assert_eq!(selection.no_ignore, [IgnoreKind::Vcs]);
+    assert_eq!(selection.language_globs["py"], ["*.pyx"]);
+    session.run(&mut backend, &["-p", "a", "--no-ignore", "dot"]);
+    assert_eq!(backend.run.unwrap().selection.no_ignore, [IgnoreKind::Dot]);
+}
+
+#[test]
+fn a_scan_sends_the_projects_rules_and_overrides() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("sgconfig.yml"), "ruleDirs: [r]\nutilDirs: [u]").unwrap();
+    for (name, text) in [("r/one.yml", "rule: one"), ("u/util.yml", "util: one")] {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let mut backend = Fake::default();
+    let line = "scan --error --off=a --hint=b --min-severity warning --filter x";
+    let session = Session::new(dir.path());
+    assert_eq!(session.run(&mut backend, &line.split(' ').collect::<Vec<_>>()).code, 0);
+    let params = backend.scan.take().unwrap();
+    assert_eq!(params.rules.len(), 1);
+    assert_eq!(params.rules[0].default_id.as_deref(), Some("one"));
+    assert_eq!(params.utils[0].yaml, "util: one");
+    assert_eq!(params.project_dir, dir.path().canonicalize().unwrap().to_str().unwrap());
+    let overrides = params.overrides;
+    assert_eq!(overrides.default.as_deref(), Some("error"));
+    assert_eq!((overrides.by_id["a"].as_str(), overrides.by_id["b"].as_str()), ("off", "hint"));
+    assert_eq!(overrides.filter.as_deref(), Some("x"));
+    assert!(!overrides.all_rules);
+    session.run(&mut backend, &["scan"]);
+    assert!(backend.scan.unwrap().overrides.all_rules);
+}
+
+#[test]
+fn inline_rules_use_the_projects_utilities() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("sgconfig.yml"), "utilDirs: [u]").unwrap();
+    fs::create_dir(dir.path().join("u")).unwrap();
+    fs::write(dir.path().join("u/util.yml"), "id: u").unwrap();
+    let mut backend = Fake::default();
+    Session::new(dir.path()).run(&mut backend, &["scan", "--inline-rules", "id: x"]);
+    let params = backend.scan.unwrap();
+    assert_eq!(params.rules[0].source, "INLINE_RULES");
+    assert_eq!(params.rules[0].default_id, None);
+    assert_eq!(params.utils.len(), 1);
+}
+
+#[test]
+fn a_scan_without_rules_is_refused() {
+    let output = run_with(&mut Fake::default(), &["scan", "-r", "nope.yml"]);
+    check_error(
+        &output,
+        6,
+        expect![[r"
+            Error: Cannot read rule nope.yml
+            Help: The rule file either does not exist or cannot be opened.
+            See also: https://ast-grep.github.io/guide/rule-config.html
+
+            ✖ Caused by
+            ╰▻ No such file or directory (os error 2)
+
+        "]],
+    );
+    let output = run_with(&mut Fake::default(), &["scan", "-c", "nope.yml"]);
+    assert_eq!(output.code, 6);
+}
+
+#[test]
+fn errors_in_the_code_fail_a_scan() {
+    let summary = Summary { error_matches: 2, ..Summary::default() };
+    let output = run_with(&mut Fake { summary, ..Fake::default() }, &["scan"]);
+    check_error(
+        &output,
+        1,
+        expect![[r"
+            Error: 2 error(s) found in code.
+            Help: Scan succeeded and found error level diagnostics in the codebase.
+
+        "]],
+    );
+}
+
+#[test]
+fn what_one_should_know_about_an_answer_stands_on_standard_error() {
+    let skipped = SkippedFile {
+        path: "bad.py".to_owned(),
+        reason: "not_utf8".to_owned(),
+        detail: "byte 3 is not UTF-8".to_owned(),
+    };
+    let summary = Summary {
+        matches: 10,
+        files_selected: 8,
+        files_pending: 3,
+        limit_reached: true,
+        skipped: vec![skipped],
+        hints: vec!["write `f($$$A);`".to_owned()],
+        ..Summary::default()
+    };
+    let output = run_with(&mut Fake { summary, ..Fake::default() }, &["-p", "a"]);
+    check_error(
+        &output,
+        1,
+        expect![[r"
+            Hint: write `f($$$A);`
+            Skipped: bad.py: byte 3 is not UTF-8
+            Limit: 10 matches, the limit; there may be more (see --max-results)
+            Partial: answered from 5 of 8 files; the others are still being parsed
+        "]],
+    );
+}
+
+#[test]
+fn parse_prints_the_tree() {
+    let tree = ParseResult {
+        language: "Rust".to_owned(),
+        tree: "(source_file)\n".to_owned(),
+        nodes: 1,
+        errors: Vec::new(),
+    };
+    let mut backend = Fake { tree: Some(tree), ..Fake::default() };
+    let output = run_with(&mut backend, &["parse", "a.rs", "--cst"]);
+    assert_eq!((output.code, output.out.as_str()), (0, "(source_file)\n"));
+    let params = backend.parse.unwrap();
+    assert_eq!((params.path.as_deref(), params.cst, params.json), (Some("a.rs"), true, false));
+}
+
+#[test]
+fn explain_prints_the_plan() {
+    let explanation = Explanation {
+        requirements: BTreeMap::from([("Rust".to_owned(), vec!["text `unwrap`".to_owned()])]),
+        steps: vec![PlanStep { step: "text `unwrap`".to_owned(), files: 12 }],
+        files_verified: 12,
+        files_matched: 9,
+        matches: 30,
+        micros: BTreeMap::from([("match".to_owned(), 1234), ("refresh".to_owned(), 90)]),
+        ..Explanation::default()
+    };
+    let mut backend = Fake { explanation, ..Fake::default() };
+    let output = run_with(&mut backend, &["explain", "-p", "$A.unwrap()"]);
+    expect![[r"
+        A file can match only if it contains
+          Rust         text `unwrap`
+        Files left after each step
+                12  text `unwrap`
+        Result
+                12  files verified by the matcher
+                 9  files with matches
+                30  matches
+        Time
+              0.09  ms refresh
+              1.23  ms match
+    "]]
+    .assert_eq(&output.out);
+    let output = run_with(&mut backend, &["explain", "-p", "a", "--json"]);
+    assert!(serde_json::from_str::<Explanation>(&output.out).is_ok(), "{}", output.out);
+}
+
+#[test]
+fn status_and_stop_start_no_daemon() {
+    let output = run_with(&mut Fake::default(), &["status"]);
+    assert_eq!(output.code, 69);
+    let output = run_with(&mut Fake::default(), &["stop"]);
+    assert_eq!((output.code, output.err.as_str()), (0, "No daemon is running.\n"));
+}
+
+#[test]
+fn status_is_printed_as_text_and_json() {
+    let json = r#"{"server":{"name":"astscope","version":"0.1.0"},"pid":7,"socket":"/run/s",
+        "uptimeSeconds":61,"idleExitSeconds":3600,"clients":1,
+        "memory":{"text":1024,"trees":2048,"indexes":0,"allocated":0,"residentAnon":4096,"residentFile":0},
+        "workspaces":[{"root":"/src","revision":{"epoch":1,"number":2},"filesSeen":3,"filesParsed":2,
+        "skipped":{"not_utf8":1},"languages":{"Rust":2},"sourceBytes":1024,"nodes":99,"treeBytes":2048,
+        "indexedInMs":12}]}"#;
+    let status: StatusResult = serde_json::from_str(json).unwrap();
+    let mut backend = Fake { status: Some(status), ..Fake::default() };
+    let output = run_with(&mut backend, &["status"]);
+    expect![[r"
+        astscope 0.1.0, pid 7, up 1m01s, 1 client(s), leaves after 1h00m idle
+        socket   /run/s
+        memory   4.0 KiB resident: 1.0 KiB text, 2.0 KiB trees, 0 B indexes
+
+        /src
+          revision 1.2, indexed in 12 ms
+          3 files seen, 2 parsed, 1 skipped
+          1.0 KiB of source, 99 nodes, 2.0 KiB of trees and indexes
+          Rust 2
+          skipped 1 not_utf8
+    "]]
+    .assert_eq(&output.out);
+    let output = run_with(&mut backend, &["status", "--json"]);
+    let status: StatusResult = serde_json::from_str(&output.out).unwrap();
+    assert_eq!(status.pid, 7);
+}
+
+#[test]
+fn completions_are_scripts() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run_with(&mut Fake::default(), &["completions", shell]);
+        assert_eq!(output.code, 0);
+        assert!(output.out.contains("astscope"), "{shell}");
+    }
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for flag in ["--help", "-h", "--version"] {
+        let output = run_with(&mut Fake::default(), &[flag]);
+        assert_eq!((output.code, output.err.as_str()), (0, ""), "{flag}");
+        assert!(output.out.contains("astscope"), "{flag}");
+    }
+    assert_eq!(run_with(&mut Fake::default(), &["frobnicate"]).code, 2);
+}

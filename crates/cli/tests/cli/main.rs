@@ -1,0 +1,8 @@
+//! The program from its arguments to what it prints, with a fake daemon.
+#![expect(clippy::unwrap_used, reason = "a test that can't set up its world has failed")]
+
+mod commands;
+mod editing;
+mod printers;
+mod process;
+mod support;

@@ -1,0 +1,163 @@
+//! A daemon that answers from recorded matches, and a terminal that is a few byte vectors.
+
+use astscope_cli::{Backend, BackendError, Console, Keys, OnEvent};
+use astscope_protocol::client::{CallError, Event};
+use astscope_protocol::frame::RpcError;
+use astscope_protocol::messages::{
+    Explanation, Item, MatchRecord, ParseParams, ParseResult, RunParams, ScanParams, StatusParams,
+    StatusResult, StopParams, Summary,
+};
+use serde_json::value::RawValue;
+use std::collections::VecDeque;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+/// What a fake daemon answers, and what it was asked.
+#[derive(Debug, Default)]
+pub(crate) struct Fake {
+    pub(crate) items: Vec<Item>,
+    pub(crate) summary: Summary,
+    pub(crate) error: Option<RpcError>,
+    pub(crate) explanation: Explanation,
+    pub(crate) tree: Option<ParseResult>,
+    pub(crate) status: Option<StatusResult>,
+    pub(crate) run: Option<RunParams>,
+    pub(crate) scan: Option<ScanParams>,
+    pub(crate) parse: Option<ParseParams>,
+}
+
+impl Fake {
+    /// Answers with matches that ast-grep printed as compact JSON, and the files' text.
+    pub(crate) fn with_matches(json: &str, dir: &Path) -> Self {
+        let raws: Vec<Box<RawValue>> = serde_json::from_str(json).unwrap();
+        let mut fake = Self::default();
+        for raw in raws {
+            let record: MatchRecord = serde_json::from_str(raw.get()).unwrap();
+            fake.summary.matches += 1;
+            fake.summary.error_matches += u64::from(record.severity.as_deref() == Some("error"));
+            if fake.items.last().is_none_or(|item| item.file != record.file) {
+                let text = std::fs::read_to_string(dir.join(&record.file)).unwrap();
+                fake.items.push(Item {
+                    id: 1,
+                    content_id: blake3::hash(text.as_bytes()).to_hex().to_string(),
+                    file: record.file,
+                    matches: Vec::new(),
+                    source: Some(text),
+                });
+            }
+            fake.items.last_mut().unwrap().matches.push(raw);
+        }
+        fake
+    }
+
+    pub(crate) fn failing(error: RpcError) -> Self {
+        Self { error: Some(error), ..Self::default() }
+    }
+
+    fn stream(&self, on_event: OnEvent<'_>, with_source: bool) -> Result<Summary, BackendError> {
+        for item in &self.items {
+            let mut item = item.clone();
+            if !with_source {
+                item.source = None;
+            }
+            if on_event(Event::Item(item)) == ControlFlow::Break(()) {
+                break;
+            }
+        }
+        self.failure().map_or_else(|| Ok(self.summary.clone()), Err)
+    }
+
+    fn failure(&self) -> Option<BackendError> {
+        self.error.clone().map(|error| CallError::Remote(error).into())
+    }
+}
+
+impl Backend for Fake {
+    fn run(&mut self, params: &RunParams, on_event: OnEvent<'_>) -> Result<Summary, BackendError> {
+        self.run = Some(params.clone());
+        self.stream(on_event, params.delivery.include_source)
+    }
+
+    fn scan(
+        &mut self,
+        params: &ScanParams,
+        on_event: OnEvent<'_>,
+    ) -> Result<Summary, BackendError> {
+        self.scan = Some(params.clone());
+        self.stream(on_event, params.delivery.include_source)
+    }
+
+    fn explain(
+        &mut self,
+        params: &RunParams,
+        _on_event: OnEvent<'_>,
+    ) -> Result<Explanation, BackendError> {
+        self.run = Some(params.clone());
+        self.failure().map_or_else(|| Ok(self.explanation.clone()), Err)
+    }
+
+    fn parse(&mut self, params: &ParseParams) -> Result<ParseResult, BackendError> {
+        self.parse = Some(params.clone());
+        self.failure().map_or_else(|| Ok(self.tree.clone().unwrap()), Err)
+    }
+
+    fn status(&mut self, _params: &StatusParams) -> Result<Option<StatusResult>, BackendError> {
+        Ok(self.status.clone())
+    }
+
+    fn stop(&mut self, _params: &StopParams) -> Result<bool, BackendError> {
+        Ok(self.status.take().is_some())
+    }
+}
+
+/// Keys that a user is going to press.
+#[derive(Debug, Default)]
+pub(crate) struct Typed(pub(crate) VecDeque<char>);
+
+impl Keys for Typed {
+    fn key(&mut self) -> io::Result<char> {
+        self.0.pop_front().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+/// What a command printed, and its exit code.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) code: u8,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+/// A place to run commands in.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) cwd: PathBuf,
+    pub(crate) input: String,
+    pub(crate) keys: &'static str,
+}
+
+impl Session {
+    pub(crate) fn new(cwd: &Path) -> Self {
+        Self { cwd: cwd.to_owned(), input: String::new(), keys: "" }
+    }
+
+    /// Runs a command line without the program's name.
+    pub(crate) fn run(&self, backend: &mut dyn Backend, arguments: &[&str]) -> Output {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut console = Console {
+            out: &mut out,
+            err: &mut err,
+            input: &mut self.input.as_bytes(),
+            keys: &mut Typed(self.keys.chars().collect()),
+            out_is_terminal: false,
+            err_is_terminal: false,
+            colors_welcome: true,
+            cwd: self.cwd.clone(),
+        };
+        let arguments = std::iter::once(&"astscope").chain(arguments).map(Into::into).collect();
+        let code = astscope_cli::execute(arguments, &mut console, backend);
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Output { code, out: text(out), err: text(err) }
+    }
+}

@@ -1,0 +1,129 @@
+//! Every error as the protocol says it, in one place.
+
+use crate::request::RequestContext;
+use astscope_pattern_matcher::{CompileError, RuleError};
+use astscope_protocol::frame::RpcError;
+use astscope_protocol::messages::ErrorCode;
+use astscope_querying::{Interrupt, QueryError};
+use astscope_synchronization::{GlobError, RefreshError, RootError};
+use astscope_syntax::{SkipReason, UnknownLanguage};
+use std::error::Error as StdError;
+
+/// A pattern, selector or rewrite that can't be compiled.
+pub(crate) fn compile(error: &CompileError) -> RpcError {
+    let (code, help, offset) = match error {
+        CompileError::Pattern { help, offset, .. } => {
+            (ErrorCode::InvalidPattern, help.clone(), offset.map(|offset| offset as u64))
+        }
+        CompileError::Selector { help, .. } => (ErrorCode::InvalidSelector, help.clone(), None),
+        CompileError::PatternOrKind | CompileError::Strictness(_) => {
+            (ErrorCode::InvalidParams, None, None)
+        }
+        CompileError::GrammarNotBuilt(_) => (ErrorCode::UnknownLanguage, None, None),
+        CompileError::PatternTooLong { .. }
+        | CompileError::PatternTooDeep
+        | CompileError::Rewrite(_) => (ErrorCode::InvalidPattern, None, None),
+    };
+    with(code, error.to_string(), help, causes(error), offset)
+}
+
+/// Rules that can't be compiled.
+pub(crate) fn rules(error: &RuleError) -> RpcError {
+    let causes = match error {
+        RuleError::Rule { causes, .. } | RuleError::Utils { causes } => causes.clone(),
+        RuleError::DuplicateId(_)
+        | RuleError::Glob(_)
+        | RuleError::Filter(_)
+        | RuleError::NoRuleMatches(_)
+        | RuleError::Severity(_) => Vec::new(),
+    };
+    with(ErrorCode::InvalidRule, error.to_string(), None, causes, None)
+}
+
+/// A language name that nobody knows.
+pub(crate) fn language(error: &UnknownLanguage) -> RpcError {
+    let known: Vec<&str> = astscope_syntax::Language::ALL
+        .iter()
+        .filter_map(|language| language.aliases().first().copied())
+        .collect();
+    let help = Some(format!("Known languages: {}.", known.join(", ")));
+    let message = format!("language `{}` is not supported", error.name);
+    with(ErrorCode::UnknownLanguage, message, help, Vec::new(), None)
+}
+
+/// A query that did not come to its end.
+pub(crate) fn query(error: QueryError) -> RpcError {
+    let code = match error {
+        QueryError::Cancelled => ErrorCode::Cancelled,
+        QueryError::DeadlineExceeded => ErrorCode::DeadlineExceeded,
+    };
+    RpcError::new(code, error.to_string())
+}
+
+/// Files that can't be selected or brought up to date.
+pub(crate) fn refresh(error: &RefreshError, context: &RequestContext) -> RpcError {
+    match error {
+        RefreshError::Cancelled => query(match context.interrupt() {
+            Some(Interrupt::DeadlineExceeded) => QueryError::DeadlineExceeded,
+            Some(Interrupt::Cancelled) | None => QueryError::Cancelled,
+        }),
+        RefreshError::Glob(error) => glob(error),
+    }
+}
+
+/// A glob that can't be compiled.
+pub(crate) fn glob(error: &GlobError) -> RpcError {
+    with(ErrorCode::InvalidGlob, error.to_string(), None, causes(error), None)
+}
+
+/// A directory that can't be opened.
+pub(crate) fn root(error: &RootError) -> RpcError {
+    with(ErrorCode::PathNotFound, error.to_string(), None, causes(error), None)
+}
+
+/// A file that has no tree.
+pub(crate) fn skipped(file: &str, reason: &SkipReason) -> RpcError {
+    let code = match reason {
+        SkipReason::Vanished | SkipReason::Unreadable { .. } => ErrorCode::PathNotFound,
+        SkipReason::Empty
+        | SkipReason::NotUtf8 { .. }
+        | SkipReason::TooLarge { .. }
+        | SkipReason::OverSizeLimit { .. }
+        | SkipReason::TooDeep { .. }
+        | SkipReason::ParseTimeout
+        | SkipReason::Unstable
+        | SkipReason::GrammarNotBuilt => ErrorCode::FileSkipped,
+    };
+    RpcError::new(code, format!("{file}: {reason}"))
+}
+
+/// Parameters that make no sense together.
+pub(crate) fn params(message: impl Into<String>) -> RpcError {
+    RpcError::new(ErrorCode::InvalidParams, message)
+}
+
+fn causes(error: &dyn StdError) -> Vec<String> {
+    let mut causes = Vec::new();
+    let mut source = error.source();
+    while let Some(error) = source {
+        causes.push(error.to_string());
+        source = error.source();
+    }
+    causes
+}
+
+fn with(
+    code: ErrorCode,
+    message: String,
+    help: Option<String>,
+    causes: Vec<String>,
+    offset: Option<u64>,
+) -> RpcError {
+    let mut error = RpcError::new(code, message);
+    if let Some(data) = &mut error.data {
+        data.help = help;
+        data.causes = causes;
+        data.offset = offset;
+    }
+    error
+}

@@ -1,0 +1,64 @@
+//! `status`: the daemon, its memory, and each workspace in numbers.
+
+use crate::lifecycle::Daemon;
+use crate::workspaces::Workspace;
+use crate::{memory, wire};
+use astscope_protocol::messages::{MemoryStatus, StatusParams, StatusResult, WorkspaceStatus};
+use std::sync::atomic::Ordering;
+
+pub(crate) fn status(daemon: &Daemon, params: &StatusParams) -> StatusResult {
+    let workspaces = daemon.workspaces.all();
+    let mut memory = MemoryStatus::default();
+    for workspace in &workspaces {
+        let snapshot = workspace.repository.snapshot();
+        memory.text += snapshot.totals().source_bytes;
+        memory.trees += snapshot.totals().tree_bytes;
+        memory.indexes += snapshot.index_bytes();
+    }
+    (memory.resident_anon, memory.resident_file) = memory::resident_bytes();
+    StatusResult {
+        server: daemon.peer(),
+        pid: std::process::id(),
+        socket: daemon.socket.to_string_lossy().into_owned(),
+        uptime_seconds: daemon.started.elapsed().as_secs(),
+        idle_exit_seconds: daemon.idle_exit.map(|idle| idle.as_secs()),
+        clients: daemon.clients.load(Ordering::Relaxed),
+        memory,
+        workspaces: workspaces.iter().map(|it| workspace(it, params.skipped_files)).collect(),
+    }
+}
+
+/// One workspace in numbers.
+pub(crate) fn workspace(workspace: &Workspace, with_skipped: bool) -> WorkspaceStatus {
+    let snapshot = workspace.repository.snapshot();
+    let totals = snapshot.totals();
+    let mut skipped_files = Vec::new();
+    if with_skipped {
+        let skips = snapshot.skips();
+        skipped_files.extend(
+            skips.map(|skip| wire::skipped(skip.path.to_string_lossy().into_owned(), &skip.reason)),
+        );
+        skipped_files.sort_by(|a, b| a.path.cmp(&b.path));
+    }
+    let skipped: u64 = totals.skipped.values().sum();
+    let indexing = workspace.indexing.load(Ordering::Relaxed);
+    let seen = workspace.files_seen.load(Ordering::Relaxed);
+    WorkspaceStatus {
+        root: workspace.root.to_string_lossy().into_owned(),
+        revision: wire::revision(snapshot.revision()),
+        indexing,
+        files_seen: if indexing { seen } else { totals.files + skipped },
+        files_parsed: totals.files,
+        skipped: totals.skipped.iter().map(|(code, n)| ((*code).to_owned(), *n)).collect(),
+        skipped_files,
+        languages: totals
+            .languages
+            .iter()
+            .map(|(language, n)| (language.name().to_owned(), *n))
+            .collect(),
+        source_bytes: totals.source_bytes,
+        nodes: totals.nodes,
+        tree_bytes: totals.tree_bytes,
+        indexed_in_ms: workspace.indexed_in_ms.get().copied(),
+    }
+}

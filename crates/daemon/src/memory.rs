@@ -1,0 +1,27 @@
+//! How much memory the process has, according to the kernel.
+
+/// Resident bytes that only this process can free, and those that the kernel can take back
+/// itself: `RssAnon` and `RssFile` of `/proc/self/status`. Zeros where there is no such file.
+pub(crate) fn resident_bytes() -> (u64, u64) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    (field(&status, "RssAnon:"), field(&status, "RssFile:"))
+}
+
+fn field(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_kibibytes() {
+        let status = "Name:\tx\nRssAnon:\t    1234 kB\nRssFile:\t      10 kB\n";
+        assert_eq!(field(status, "RssAnon:"), 1234 * 1024);
+        assert_eq!(field(status, "RssFile:"), 10 * 1024);
+        assert_eq!(field(status, "RssShmem:"), 0);
+    }
+}

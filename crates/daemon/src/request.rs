@@ -1,0 +1,122 @@
+//! One request in flight: how it is given up, and how its answer gets out.
+
+use astscope_protocol::frame::{self, RpcError};
+use astscope_protocol::messages::{ErrorCode, Item, Progress, method};
+use astscope_querying::{Gone, Interrupt};
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// Progress notifications of one request at most this often.
+const PROGRESS_EVERY: Duration = Duration::from_millis(50);
+
+/// The outgoing half of a connection: a bounded queue of complete lines.
+#[derive(Clone, Debug)]
+pub(crate) struct Outgoing {
+    lines: mpsc::Sender<Vec<u8>>,
+    /// Numbers the lines that are sent in chunks.
+    chunk_streams: Arc<AtomicU64>,
+}
+
+impl Outgoing {
+    pub(crate) fn new(lines: mpsc::Sender<Vec<u8>>) -> Self {
+        Self { lines, chunk_streams: Arc::default() }
+    }
+
+    /// Queues a line from a thread that may block, in chunks where it is too long.
+    pub(crate) fn send_blocking(&self, line: &[u8]) -> Result<(), Gone> {
+        let stream = self.chunk_streams.fetch_add(1, Ordering::Relaxed);
+        for piece in frame::split_line(line, stream) {
+            let piece = piece.map_err(|_too_large| Gone)?;
+            self.lines.blocking_send(piece.into_owned()).map_err(|_closed| Gone)?;
+        }
+        Ok(())
+    }
+
+    /// Queues a short line from a task; waits while the client is slow.
+    pub(crate) async fn send(&self, line: Vec<u8>) -> Result<(), Gone> {
+        self.lines.send(line).await.map_err(|_closed| Gone)
+    }
+
+    fn try_send(&self, line: Vec<u8>) {
+        // Progress is news, not an answer: a client that is slow to read does without.
+        drop(self.lines.try_send(line));
+    }
+}
+
+/// What a request's handler works with.
+#[derive(Debug)]
+pub(crate) struct RequestContext {
+    pub(crate) id: u64,
+    pub(crate) out: Outgoing,
+    pub(crate) cancelled: Arc<AtomicBool>,
+    pub(crate) started: Instant,
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl RequestContext {
+    /// Why the request should end now, if it should.
+    pub(crate) fn interrupt(&self) -> Option<Interrupt> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Some(Interrupt::Cancelled);
+        }
+        let passed = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        passed.then_some(Interrupt::DeadlineExceeded)
+    }
+
+    /// Starts the clock of a request that brought a deadline.
+    pub(crate) fn with_deadline_ms(mut self, deadline_ms: Option<u64>) -> Result<Self, RpcError> {
+        if let Some(ms) = deadline_ms {
+            if ms > astscope_protocol::DEADLINE_MS_MAX {
+                let limit = astscope_protocol::DEADLINE_MS_MAX;
+                let message = format!("a deadline of {ms} ms is over the limit of {limit} ms");
+                return Err(RpcError::new(ErrorCode::InvalidParams, message));
+            }
+            self.deadline = Some(self.started + Duration::from_millis(ms));
+        }
+        Ok(self)
+    }
+
+    pub(crate) fn send_item(
+        &self,
+        file: &str,
+        content_id: String,
+        matches: Vec<Box<RawValue>>,
+        source: Option<String>,
+    ) -> Result<(), Gone> {
+        let item = Item { id: self.id, file: file.to_owned(), content_id, matches, source };
+        let mut line = Vec::new();
+        frame::encode_notification(&mut line, method::ITEM, &item).map_err(|_unencodable| Gone)?;
+        self.out.send_blocking(&line)
+    }
+
+    /// A callback that reports how far a phase is, not too often.
+    pub(crate) fn progress<'c>(&'c self, phase: &'static str) -> impl Fn(usize, usize) + Sync + 'c {
+        let next = AtomicU64::new(0);
+        move |done, total| {
+            let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let due = next.load(Ordering::Relaxed);
+            let step = u64::try_from(PROGRESS_EVERY.as_millis()).unwrap_or(u64::MAX);
+            // One thread of many wins the right to report.
+            let won = now >= due
+                && next
+                    .compare_exchange(due, now + step, Ordering::Relaxed, Ordering::Relaxed)
+                    .is_ok();
+            if !won && done < total {
+                return;
+            }
+            let progress = Progress {
+                id: self.id,
+                phase: phase.to_owned(),
+                done: done as u64,
+                total: total as u64,
+            };
+            let mut line = Vec::new();
+            if frame::encode_notification(&mut line, method::PROGRESS, &progress).is_ok() {
+                self.out.try_send(line);
+            }
+        }
+    }
+}

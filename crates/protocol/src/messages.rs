@@ -1,0 +1,746 @@
+//! Every request, answer and notification, as it stands on the wire.
+//!
+//! Field names are camelCase on the wire. Unknown fields are ignored by both sides, so a field can
+//! be added within a protocol version; a field's meaning never changes. `docs/protocol.md`
+//! describes the same to somebody who writes a client in another language.
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+
+/// The protocol versions that this build speaks, oldest and newest.
+pub const PROTOCOL: VersionRange = VersionRange { min: 1, max: 1 };
+
+/// Method names of requests.
+pub mod method {
+    /// [`HelloParams`](super::HelloParams) → [`HelloResult`](super::HelloResult); the first request of a connection.
+    pub const HELLO: &str = "hello";
+    /// [`RunParams`](super::RunParams) → [`Summary`](super::Summary), streams [`Item`](super::Item)s.
+    pub const RUN: &str = "run";
+    /// [`ScanParams`](super::ScanParams) → [`Summary`](super::Summary), streams [`Item`](super::Item)s.
+    pub const SCAN: &str = "scan";
+    /// [`RunParams`](super::RunParams) → [`Explanation`](super::Explanation).
+    pub const EXPLAIN: &str = "explain";
+    /// [`ParseParams`](super::ParseParams) → [`ParseResult`](super::ParseResult).
+    pub const PARSE: &str = "parse";
+    /// [`OpenParams`](super::OpenParams) → [`WorkspaceStatus`](super::WorkspaceStatus), once the root is indexed.
+    pub const OPEN: &str = "open";
+    /// [`StatusParams`](super::StatusParams) → [`StatusResult`](super::StatusResult).
+    pub const STATUS: &str = "status";
+    /// [`StopParams`](super::StopParams) → `{}`, before the daemon leaves.
+    pub const STOP: &str = "stop";
+    /// Notification to the server: [`Cancel`](super::Cancel).
+    pub const CANCEL: &str = "$/cancel";
+    /// Notification to the client: [`Progress`](super::Progress).
+    pub const PROGRESS: &str = "$/progress";
+    /// Notification to the client: [`Item`](super::Item).
+    pub const ITEM: &str = "$/item";
+    /// Notification to the client: a piece of a line that was too long (see `frame`).
+    pub const CHUNK: &str = "$/chunk";
+}
+
+/// An inclusive range of protocol versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionRange {
+    /// Oldest version spoken.
+    pub min: u32,
+    /// Newest version spoken.
+    pub max: u32,
+}
+
+impl VersionRange {
+    /// The newest version that both sides speak.
+    pub fn common(self, other: Self) -> Option<u32> {
+        let newest = self.max.min(other.max);
+        (newest >= self.min.max(other.min)).then_some(newest)
+    }
+}
+
+/// Who speaks: `{"name":"astscope","version":"0.1.0"}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Program name.
+    pub name: String,
+    /// Semantic version of the program.
+    pub version: String,
+}
+
+/// Opens a connection.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HelloParams {
+    /// Versions that the client speaks.
+    pub protocol: VersionRange,
+    /// The client program.
+    pub client: Peer,
+}
+
+/// The daemon's side of the greeting.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HelloResult {
+    /// The version that this connection speaks from now on.
+    pub protocol: u32,
+    /// The daemon program.
+    pub server: Peer,
+    /// Process id of the daemon.
+    pub pid: u32,
+    /// Longest line that the daemon accepts, bytes without the newline.
+    pub line_bytes_max: u64,
+    /// Requests that one connection may have unanswered.
+    pub requests_in_flight_max: u32,
+}
+
+/// Which files a query is about: what the user typed, and where.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Selection {
+    /// Absolute path of the directory that relative paths and globs refer to.
+    pub cwd: String,
+    /// Files and directories as typed; empty means `.`. Answers keep this spelling.
+    pub paths: Vec<String>,
+    /// Include and exclude globs, gitignore syntax, later ones win, `!` excludes.
+    pub globs: Vec<String>,
+    /// Ignore sources to disregard.
+    pub no_ignore: Vec<IgnoreKind>,
+    /// Follow symbolic links.
+    pub follow: bool,
+    /// Extra globs per language name, as `languageGlobs` in sgconfig.yml.
+    pub language_globs: BTreeMap<String, Vec<String>>,
+    /// Search this text instead of files; the matches' `file` is `STDIN`. Needs a language.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<String>,
+}
+
+/// A source of ignore rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IgnoreKind {
+    /// Hidden files and directories are searched.
+    Hidden,
+    /// `.ignore` files are disregarded.
+    Dot,
+    /// `.git/info/exclude` is disregarded.
+    Exclude,
+    /// git's `core.excludesFile` is disregarded.
+    Global,
+    /// Ignore files of parent directories are disregarded.
+    Parent,
+    /// `.gitignore` and all other git sources are disregarded.
+    Vcs,
+}
+
+/// Lines of context around a match.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Context {
+    /// Lines before.
+    pub before: u16,
+    /// Lines after.
+    pub after: u16,
+}
+
+/// How a query is to be carried out, for `run`, `scan` and `explain` alike.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Delivery {
+    /// Stop after this many matches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// Give up after this many milliseconds, with the error `deadline_exceeded`; at most one hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// Answer at once from what is parsed already; the summary's coverage says which share that is.
+    pub no_wait: bool,
+    /// Send only file names: items come without matches.
+    pub files_only: bool,
+    /// Send each matched file's whole text along.
+    pub include_source: bool,
+}
+
+/// Finds (and rewrites) one pattern or kind.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RunParams {
+    /// Which files.
+    pub selection: Selection,
+    /// What to find.
+    pub matcher: MatcherSpec,
+    /// Language name or alias; without it each file's own language is used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// Replacement template.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<String>,
+    /// Context lines in `lines`.
+    pub context: Context,
+    /// How to answer.
+    pub delivery: Delivery,
+}
+
+/// A pattern, or an ESQuery-style kind selector: exactly one of `pattern` and `kind`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MatcherSpec {
+    /// Code with metavariables.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<String>,
+    /// Kind of the node within the pattern that is the real matcher.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// One of cst, smart, ast, relaxed, signature, template; smart without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strictness: Option<String>,
+    /// Kind selector.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+}
+
+/// Scans with YAML rules.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ScanParams {
+    /// Which files.
+    pub selection: Selection,
+    /// The rules, as YAML text.
+    pub rules: Vec<RuleSource>,
+    /// Global utility rules, as YAML text.
+    pub utils: Vec<RuleSource>,
+    /// Directory that the rules' `files` and `ignores` globs refer to; absolute.
+    pub project_dir: String,
+    /// Changes of severity, and which rules take part.
+    pub overrides: SeverityOverrides,
+    /// Put the rules' metadata into the matches.
+    pub include_metadata: bool,
+    /// Put every fix of a rule with several into `fixes`, not just the first into `replacement`.
+    pub all_fixes: bool,
+    /// Context lines are not in `lines` of a scan; kept for text rendering.
+    pub context: Context,
+    /// How to answer.
+    pub delivery: Delivery,
+}
+
+/// One YAML file or inline text, one or more documents.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RuleSource {
+    /// What to call it in errors: the path as typed, or `INLINE_RULES`.
+    pub source: String,
+    /// The text.
+    pub yaml: String,
+    /// Id for rules without one (the file's stem); several get `-0`, `-1`, … appended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_id: Option<String>,
+}
+
+/// Which rules run, and how severe they are.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SeverityOverrides {
+    /// Only rules whose id matches this regex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// Only rules at least this severe: off, hint, info, warning, error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_severity: Option<String>,
+    /// Severity to use for every rule that `by_id` does not name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+    /// Severity by rule id.
+    pub by_id: BTreeMap<String, String>,
+    /// Whether all rules of a project are present, so that unused suppressions can be reported.
+    pub all_rules: bool,
+}
+
+/// Renders one file's syntax tree.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ParseParams {
+    /// Absolute path of the directory that `path` refers to.
+    pub cwd: String,
+    /// The file; not needed with `text`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Source text instead of a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Language name or alias; by the path without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// Anonymous nodes too.
+    pub cst: bool,
+    /// A JSON tree instead of an s-expression.
+    pub json: bool,
+}
+
+/// A rendered syntax tree.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParseResult {
+    /// Language name.
+    pub language: String,
+    /// The s-expression or the JSON text, injected trees behind the host's.
+    pub tree: String,
+    /// Nodes in all trees.
+    pub nodes: u64,
+    /// Places where the parser had to recover.
+    pub errors: Vec<SyntaxError>,
+}
+
+/// An `ERROR` or missing node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SyntaxError {
+    /// Where.
+    pub range: Range,
+    /// What was expected there, for a missing node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+}
+
+/// Opens a workspace and waits until it is indexed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OpenParams {
+    /// Absolute path of the directory.
+    pub path: String,
+}
+
+/// Asks how the daemon does.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StatusParams {
+    /// List every skipped file instead of counting them by reason.
+    pub skipped_files: bool,
+}
+
+/// The daemon and its workspaces.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusResult {
+    /// The daemon program.
+    pub server: Peer,
+    /// Its process id.
+    pub pid: u32,
+    /// Socket path.
+    pub socket: String,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// Seconds without activity after which it leaves; `None` for never.
+    pub idle_exit_seconds: Option<u64>,
+    /// Open connections.
+    pub clients: u32,
+    /// Memory, bytes.
+    pub memory: MemoryStatus,
+    /// Watched roots.
+    pub workspaces: Vec<WorkspaceStatus>,
+}
+
+/// Where the memory is, in bytes.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemoryStatus {
+    /// Source text held, all workspaces.
+    pub text: u64,
+    /// Compact trees, injections included.
+    pub trees: u64,
+    /// Per-file indexes and records.
+    pub indexes: u64,
+    /// Anonymous resident memory according to the kernel.
+    pub resident_anon: u64,
+    /// File-backed resident memory according to the kernel.
+    pub resident_file: u64,
+}
+
+/// A watched root.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WorkspaceStatus {
+    /// Resolved path.
+    pub root: String,
+    /// Newest revision.
+    pub revision: Revision,
+    /// Whether the first indexing still runs.
+    pub indexing: bool,
+    /// Files seen by the last crawl that have a known language.
+    pub files_seen: u64,
+    /// Files whose trees are held.
+    pub files_parsed: u64,
+    /// Skipped files by reason.
+    pub skipped: BTreeMap<String, u64>,
+    /// Each skipped file with its reason; only when asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub skipped_files: Vec<SkippedFile>,
+    /// Files by language name.
+    pub languages: BTreeMap<String, u64>,
+    /// Bytes of source text held.
+    pub source_bytes: u64,
+    /// Nodes held.
+    pub nodes: u64,
+    /// Bytes of trees and indexes held, text apart.
+    pub tree_bytes: u64,
+    /// Milliseconds that the first indexing took, once it is done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub indexed_in_ms: Option<u64>,
+}
+
+/// A file that was not parsed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SkippedFile {
+    /// Its path.
+    pub path: String,
+    /// Stable reason: `empty`, `not_utf8`, `too_large`, `too_deep`, `unreadable`, `parse_timeout`, `vanished`, …
+    pub reason: String,
+    /// One sentence with the particulars.
+    pub detail: String,
+}
+
+/// Asks the daemon to leave.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StopParams {
+    /// Finish requests in flight first, accept no new ones.
+    pub drain: bool,
+}
+
+/// Gives up a request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Cancel {
+    /// The request's id.
+    pub id: u64,
+}
+
+/// How far a request is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The request's id.
+    pub id: u64,
+    /// `indexing` or `matching`.
+    pub phase: String,
+    /// Files done.
+    pub done: u64,
+    /// Files in all, as far as known.
+    pub total: u64,
+}
+
+/// One file's matches; files come in the order of their paths.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Item {
+    /// The request's id.
+    pub id: u64,
+    /// The path as ast-grep prints it: in the spelling of the request.
+    pub file: String,
+    /// Hash (blake3, hex) of the bytes that the matches were found in.
+    pub content_id: String,
+    /// [`MatchRecord`]s in the order of their positions; a client may print them unparsed.
+    pub matches: Vec<Box<RawValue>>,
+    /// The file's text, when asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+}
+
+/// A match: ast-grep's JSON object, key for key and in its order. The last six keys but `fixes`
+/// are those of a scan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MatchRecord {
+    /// The matched text.
+    pub text: String,
+    /// Where it is.
+    pub range: Range,
+    /// The path as ast-grep prints it.
+    pub file: String,
+    /// The whole lines of the match, with the context asked for.
+    pub lines: String,
+    /// How much of `lines` lies before and behind the match.
+    pub char_count: CharCount,
+    /// The text that replaces `replacementOffsets`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<String>,
+    /// Byte range that a rewrite replaces; often the match's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replacement_offsets: Option<ByteRange>,
+    /// Language name.
+    pub language: String,
+    /// What the metavariables matched; absent when none did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meta_variables: Option<MetaVariables>,
+    /// Id of the rule. This key and those below are present in a scan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule_id: Option<String>,
+    /// off, hint, info, warning or error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub severity: Option<String>,
+    /// The rule's note: in a scan the key is always there, `null` without one.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub note: Option<Option<String>>,
+    /// The rule's message, metavariables filled in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// What to point at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<Label>,
+    /// The rule's metadata, when asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<serde_json::Value>,
+    /// Every fix of the rule, when asked for with `allFixes`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fixes: Vec<Fix>,
+}
+
+/// Tells a key that is `null` from one that is absent; serde alone takes both for `None`.
+fn present<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(from).map(Some)
+}
+
+/// A replacement of bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fix {
+    /// The new text.
+    pub replacement: String,
+    /// The bytes that it replaces.
+    pub range: ByteRange,
+    /// The rule's title for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+}
+
+/// Bytes `start..end` of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ByteRange {
+    /// First byte.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+}
+
+/// Zero-based line and character column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position {
+    /// Line.
+    pub line: u32,
+    /// Column in characters.
+    pub column: u32,
+}
+
+/// A range, in bytes and in lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Range {
+    /// In bytes.
+    pub byte_offset: ByteRange,
+    /// First position.
+    pub start: Position,
+    /// Position behind the last character.
+    pub end: Position,
+}
+
+/// Characters of `lines` outside the match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CharCount {
+    /// Before it.
+    pub leading: u64,
+    /// Behind it.
+    pub trailing: u64,
+}
+
+/// Captured nodes and transformed texts, by metavariable name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MetaVariables {
+    /// `$A`.
+    pub single: BTreeMap<String, Captured>,
+    /// `$$$A`, and `secondary` for the nodes that relational rules met.
+    pub multi: BTreeMap<String, Vec<Captured>>,
+    /// Results of `transform`.
+    pub transformed: BTreeMap<String, String>,
+}
+
+/// A captured node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Captured {
+    /// Its text.
+    pub text: String,
+    /// Where it is.
+    pub range: Range,
+}
+
+/// A place that a rule's report points at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Label {
+    /// The text there.
+    pub text: String,
+    /// Where it is.
+    pub range: Range,
+    /// The rule's words for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// `primary` or `secondary`.
+    pub style: String,
+}
+
+/// A state of a workspace: later revisions of one epoch have larger numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// Changes whenever a workspace is rebuilt from nothing.
+    pub epoch: u64,
+    /// Commits since.
+    pub number: u64,
+}
+
+/// The end of a `run` or `scan`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Summary {
+    /// The revision that was searched; absent for text from stdin and for paths outside any root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<Revision>,
+    /// Matches sent.
+    pub matches: u64,
+    /// Files with matches.
+    pub files_matched: u64,
+    /// Files that the pattern's requirements left, each verified by the matcher.
+    pub files_verified: u64,
+    /// Files selected.
+    pub files_selected: u64,
+    /// Selected files that are not parsed yet; not 0 only with `noWait`.
+    pub files_pending: u64,
+    /// Files of the selection that were skipped, with the reason.
+    pub skipped: Vec<SkippedFile>,
+    /// Whether the limit cut the answer.
+    pub limit_reached: bool,
+    /// Whether the pattern itself contains a syntax error.
+    pub pattern_has_error: bool,
+    /// Matches of rules with severity error.
+    pub error_matches: u64,
+    /// Advice about the pattern, for stderr.
+    pub hints: Vec<String>,
+    /// Microseconds in the daemon.
+    pub elapsed_us: u64,
+}
+
+/// How a query would be, and was, answered.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Explanation {
+    /// The revision that was searched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<Revision>,
+    /// Requirements by language: what a file must contain to be a candidate, one line each.
+    pub requirements: BTreeMap<String, Vec<String>>,
+    /// Candidates left after each step, in order.
+    pub steps: Vec<PlanStep>,
+    /// Files verified by the matcher.
+    pub files_verified: u64,
+    /// Files with matches.
+    pub files_matched: u64,
+    /// Matches.
+    pub matches: u64,
+    /// Microseconds spent, by stage: `refresh`, `plan`, `match`.
+    pub micros: BTreeMap<String, u64>,
+    /// Advice about the pattern.
+    pub hints: Vec<String>,
+}
+
+/// One narrowing step of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PlanStep {
+    /// What was required.
+    pub step: String,
+    /// Files left.
+    pub files: u64,
+}
+
+/// What went wrong, for a program to act on. Travels in a JSON-RPC error's `data`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrorData {
+    /// Stable identifier.
+    pub code: ErrorCode,
+    /// Whether the same request may succeed later.
+    pub retryable: bool,
+    /// What to do instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+    /// The causes, outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<String>,
+    /// Byte offset in the pattern, where the fault has a place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+}
+
+/// Stable error identifiers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// Not JSON, or not a JSON-RPC request (-32700, -32600).
+    MalformedRequest,
+    /// No such method (-32601).
+    UnknownMethod,
+    /// Parameters of the wrong shape (-32602).
+    InvalidParams,
+    /// No common protocol version, or no `hello` yet (-32001).
+    IncompatibleProtocol,
+    /// The pattern does not parse or is not one node (-32010).
+    InvalidPattern,
+    /// The kind selector is not valid or names no kind of the language (-32011).
+    InvalidSelector,
+    /// A rule, utility or override is not valid (-32012).
+    InvalidRule,
+    /// No such language, or none given where one is needed (-32013).
+    UnknownLanguage,
+    /// A glob is not valid (-32014).
+    InvalidGlob,
+    /// A path does not exist or can't be read (-32020).
+    PathNotFound,
+    /// The path may not be a root (-32021).
+    RootRefused,
+    /// A file can't be parsed: empty, not UTF-8, too large (-32022).
+    FileSkipped,
+    /// The client gave the request up (-32800).
+    Cancelled,
+    /// The deadline passed (-32801).
+    DeadlineExceeded,
+    /// Too many requests at once (-32802).
+    Overloaded,
+    /// The daemon is leaving (-32803).
+    ShuttingDown,
+    /// A bug of ours (-32603).
+    Internal,
+}
+
+impl ErrorCode {
+    /// The JSON-RPC error number.
+    pub fn number(self) -> i32 {
+        match self {
+            Self::MalformedRequest => -32600,
+            Self::UnknownMethod => -32601,
+            Self::InvalidParams => -32602,
+            Self::Internal => -32603,
+            Self::IncompatibleProtocol => -32001,
+            Self::InvalidPattern => -32010,
+            Self::InvalidSelector => -32011,
+            Self::InvalidRule => -32012,
+            Self::UnknownLanguage => -32013,
+            Self::InvalidGlob => -32014,
+            Self::PathNotFound => -32020,
+            Self::RootRefused => -32021,
+            Self::FileSkipped => -32022,
+            Self::Cancelled => -32800,
+            Self::DeadlineExceeded => -32801,
+            Self::Overloaded => -32802,
+            Self::ShuttingDown => -32803,
+        }
+    }
+
+    /// Whether the same request may succeed later without a change.
+    pub fn retryable(self) -> bool {
+        matches!(self, Self::DeadlineExceeded | Self::Overloaded | Self::ShuttingDown)
+    }
+}

@@ -1,0 +1,336 @@
+//! The exact JSON of one sample of each message: a changed name, order or default breaks clients
+//! that this repository doesn't know.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
+
+use astscope_protocol::messages::{
+    ByteRange, Cancel, Context, Delivery, ErrorCode, ErrorData, Explanation, Fix, HelloParams,
+    HelloResult, IgnoreKind, Item, MatchRecord, MatcherSpec, MemoryStatus, OpenParams, PROTOCOL,
+    ParseParams, ParseResult, Peer, PlanStep, Position, Progress, Range, Revision, RuleSource,
+    RunParams, ScanParams, Selection, SeverityOverrides, SkippedFile, StatusParams, StatusResult,
+    StopParams, Summary, SyntaxError, WorkspaceStatus,
+};
+use expect_test::{Expect, expect};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// What ast-grep 0.51.1 prints for `run -p 'f($A)' -r 'g($A)' --json=stream`.
+const RUN_MATCH: &str = r#"{"text":"f(x)","range":{"byteOffset":{"start":14,"end":18},"start":{"line":1,"column":4},"end":{"line":1,"column":8}},"file":"a.rs","lines":"    f(x);","charCount":{"leading":4,"trailing":1},"replacement":"g(x)","replacementOffsets":{"start":14,"end":18},"language":"Rust","metaVariables":{"single":{"A":{"text":"x","range":{"byteOffset":{"start":16,"end":17},"start":{"line":1,"column":6},"end":{"line":1,"column":7}}}},"multi":{},"transformed":{}}}"#;
+
+/// What it prints for a scan with labels, metadata and a fix; the rule has no note.
+const SCAN_MATCH: &str = r#"{"text":"f(x)","range":{"byteOffset":{"start":14,"end":18},"start":{"line":1,"column":4},"end":{"line":1,"column":8}},"file":"a.rs","lines":"    f(x);","charCount":{"leading":4,"trailing":1},"replacement":"g(x)","replacementOffsets":{"start":14,"end":18},"language":"Rust","metaVariables":{"single":{"A":{"text":"x","range":{"byteOffset":{"start":16,"end":17},"start":{"line":1,"column":6},"end":{"line":1,"column":7}}}},"multi":{},"transformed":{}},"ruleId":"no-f","severity":"error","note":null,"message":"no x","labels":[{"text":"x","range":{"byteOffset":{"start":16,"end":17},"start":{"line":1,"column":6},"end":{"line":1,"column":7}},"message":"here","style":"primary"}],"metadata":{"why":"x"}}"#;
+
+/// The message is written as expected, and what was written means the same when it is read.
+#[track_caller]
+fn check<T: Serialize + DeserializeOwned>(message: &T, expected: &Expect) {
+    let json = serde_json::to_string(message).unwrap();
+    expected.assert_eq(&json);
+    let again: T = serde_json::from_str(&json).unwrap();
+    assert_eq!(serde_json::to_string(&again).unwrap(), json);
+}
+
+fn peer() -> Peer {
+    Peer { name: "astscope".into(), version: "0.1.0".into() }
+}
+
+fn selection() -> Selection {
+    Selection {
+        cwd: "/p".into(),
+        paths: vec!["src".into()],
+        globs: vec!["!*.md".into()],
+        no_ignore: vec![
+            IgnoreKind::Hidden,
+            IgnoreKind::Dot,
+            IgnoreKind::Exclude,
+            IgnoreKind::Global,
+            IgnoreKind::Parent,
+            IgnoreKind::Vcs,
+        ],
+        follow: true,
+        language_globs: [("html".into(), vec!["*.vue".into()])].into(),
+        stdin: Some("x".into()),
+    }
+}
+
+fn delivery() -> Delivery {
+    Delivery {
+        limit: Some(10),
+        deadline_ms: Some(500),
+        no_wait: true,
+        files_only: false,
+        include_source: true,
+    }
+}
+
+fn range() -> Range {
+    Range {
+        byte_offset: ByteRange { start: 3, end: 4 },
+        start: Position { line: 0, column: 3 },
+        end: Position { line: 0, column: 4 },
+    }
+}
+
+fn revision() -> Revision {
+    Revision { epoch: 2, number: 9 }
+}
+
+fn skipped_file() -> SkippedFile {
+    SkippedFile { path: "a".into(), reason: "empty".into(), detail: "the file is empty".into() }
+}
+
+#[test]
+fn the_greeting() {
+    check(
+        &HelloParams { protocol: PROTOCOL, client: peer() },
+        &expect![[
+            r#"{"protocol":{"min":1,"max":1},"client":{"name":"astscope","version":"0.1.0"}}"#
+        ]],
+    );
+    check(
+        &HelloResult {
+            protocol: 1,
+            server: peer(),
+            pid: 7,
+            line_bytes_max: 16_777_216,
+            requests_in_flight_max: 32,
+        },
+        &expect![[
+            r#"{"protocol":1,"server":{"name":"astscope","version":"0.1.0"},"pid":7,"lineBytesMax":16777216,"requestsInFlightMax":32}"#
+        ]],
+    );
+}
+
+#[test]
+fn run() {
+    check(
+        &RunParams {
+            selection: selection(),
+            matcher: MatcherSpec {
+                pattern: Some("f($A)".into()),
+                selector: Some("call_expression".into()),
+                strictness: Some("smart".into()),
+                kind: None,
+            },
+            language: Some("rust".into()),
+            rewrite: Some("g($A)".into()),
+            context: Context { before: 1, after: 2 },
+            delivery: delivery(),
+        },
+        &expect![[
+            r#"{"selection":{"cwd":"/p","paths":["src"],"globs":["!*.md"],"noIgnore":["hidden","dot","exclude","global","parent","vcs"],"follow":true,"languageGlobs":{"html":["*.vue"]},"stdin":"x"},"matcher":{"pattern":"f($A)","selector":"call_expression","strictness":"smart"},"language":"rust","rewrite":"g($A)","context":{"before":1,"after":2},"delivery":{"limit":10,"deadlineMs":500,"noWait":true,"filesOnly":false,"includeSource":true}}"#
+        ]],
+    );
+    check(
+        &RunParams::default(),
+        &expect![[
+            r#"{"selection":{"cwd":"","paths":[],"globs":[],"noIgnore":[],"follow":false,"languageGlobs":{}},"matcher":{},"context":{"before":0,"after":0},"delivery":{"noWait":false,"filesOnly":false,"includeSource":false}}"#
+        ]],
+    );
+}
+
+#[test]
+fn scan() {
+    check(
+        &ScanParams {
+            selection: Selection { cwd: "/p".into(), ..Selection::default() },
+            rules: vec![RuleSource {
+                source: "rules/a.yml".into(),
+                yaml: "id: a".into(),
+                default_id: Some("a".into()),
+            }],
+            utils: vec![RuleSource::default()],
+            project_dir: "/p".into(),
+            overrides: SeverityOverrides {
+                filter: Some("^a".into()),
+                min_severity: Some("warning".into()),
+                default: Some("error".into()),
+                by_id: [("a".into(), "off".into())].into(),
+                all_rules: true,
+            },
+            include_metadata: true,
+            all_fixes: true,
+            context: Context::default(),
+            delivery: Delivery::default(),
+        },
+        &expect![[
+            r#"{"selection":{"cwd":"/p","paths":[],"globs":[],"noIgnore":[],"follow":false,"languageGlobs":{}},"rules":[{"source":"rules/a.yml","yaml":"id: a","defaultId":"a"}],"utils":[{"source":"","yaml":""}],"projectDir":"/p","overrides":{"filter":"^a","minSeverity":"warning","default":"error","byId":{"a":"off"},"allRules":true},"includeMetadata":true,"allFixes":true,"context":{"before":0,"after":0},"delivery":{"noWait":false,"filesOnly":false,"includeSource":false}}"#
+        ]],
+    );
+}
+
+#[test]
+fn items_and_the_summary_of_a_query() {
+    let raw = serde_json::value::RawValue::from_string(RUN_MATCH.into()).unwrap();
+    let item = Item {
+        id: 1,
+        file: "a.rs".into(),
+        content_id: "af13".into(),
+        matches: vec![raw],
+        source: Some("f(x)".into()),
+    };
+    let json = serde_json::to_string(&item).unwrap();
+    let expected = format!(
+        r#"{{"id":1,"file":"a.rs","contentId":"af13","matches":[{RUN_MATCH}],"source":"f(x)"}}"#
+    );
+    assert_eq!(json, expected);
+    check(
+        &Summary {
+            revision: Some(revision()),
+            matches: 1,
+            files_matched: 1,
+            files_verified: 2,
+            files_selected: 3,
+            files_pending: 0,
+            skipped: vec![skipped_file()],
+            limit_reached: false,
+            pattern_has_error: true,
+            error_matches: 0,
+            hints: vec!["try a statement".into()],
+            elapsed_us: 1500,
+        },
+        &expect![[
+            r#"{"revision":{"epoch":2,"number":9},"matches":1,"filesMatched":1,"filesVerified":2,"filesSelected":3,"filesPending":0,"skipped":[{"path":"a","reason":"empty","detail":"the file is empty"}],"limitReached":false,"patternHasError":true,"errorMatches":0,"hints":["try a statement"],"elapsedUs":1500}"#
+        ]],
+    );
+    check(
+        &Progress { id: 1, phase: "indexing".into(), done: 3, total: 9 },
+        &expect![[r#"{"id":1,"phase":"indexing","done":3,"total":9}"#]],
+    );
+    check(&Cancel { id: 1 }, &expect![[r#"{"id":1}"#]]);
+}
+
+#[test]
+fn explain() {
+    check(
+        &Explanation {
+            revision: Some(revision()),
+            requirements: [("Rust".into(), vec!["text `f`".into()])].into(),
+            steps: vec![PlanStep { step: "selected".into(), files: 3 }],
+            files_verified: 2,
+            files_matched: 1,
+            matches: 1,
+            micros: [("match".into(), 12)].into(),
+            hints: Vec::new(),
+        },
+        &expect![[
+            r#"{"revision":{"epoch":2,"number":9},"requirements":{"Rust":["text `f`"]},"steps":[{"step":"selected","files":3}],"filesVerified":2,"filesMatched":1,"matches":1,"micros":{"match":12},"hints":[]}"#
+        ]],
+    );
+}
+
+#[test]
+fn parse() {
+    check(
+        &ParseParams {
+            cwd: "/p".into(),
+            path: Some("a.rs".into()),
+            text: None,
+            language: Some("rust".into()),
+            cst: true,
+            json: false,
+        },
+        &expect![[r#"{"cwd":"/p","path":"a.rs","language":"rust","cst":true,"json":false}"#]],
+    );
+    check(
+        &ParseResult {
+            language: "Rust".into(),
+            tree: "(source_file)".into(),
+            nodes: 1,
+            errors: vec![SyntaxError { range: range(), missing: Some(";".into()) }],
+        },
+        &expect![[
+            r#"{"language":"Rust","tree":"(source_file)","nodes":1,"errors":[{"range":{"byteOffset":{"start":3,"end":4},"start":{"line":0,"column":3},"end":{"line":0,"column":4}},"missing":";"}]}"#
+        ]],
+    );
+}
+
+#[test]
+fn open_status_and_stop() {
+    check(&OpenParams { path: "/p".into() }, &expect![[r#"{"path":"/p"}"#]]);
+    check(&StatusParams { skipped_files: true }, &expect![[r#"{"skippedFiles":true}"#]]);
+    check(&StopParams { drain: true }, &expect![[r#"{"drain":true}"#]]);
+    let workspace = WorkspaceStatus {
+        root: "/p".into(),
+        revision: revision(),
+        indexing: false,
+        files_seen: 3,
+        files_parsed: 2,
+        skipped: [("empty".into(), 1)].into(),
+        skipped_files: vec![skipped_file()],
+        languages: [("Rust".into(), 2)].into(),
+        source_bytes: 100,
+        nodes: 30,
+        tree_bytes: 400,
+        indexed_in_ms: Some(5),
+    };
+    check(
+        &workspace,
+        &expect![[
+            r#"{"root":"/p","revision":{"epoch":2,"number":9},"indexing":false,"filesSeen":3,"filesParsed":2,"skipped":{"empty":1},"skippedFiles":[{"path":"a","reason":"empty","detail":"the file is empty"}],"languages":{"Rust":2},"sourceBytes":100,"nodes":30,"treeBytes":400,"indexedInMs":5}"#
+        ]],
+    );
+    check(
+        &StatusResult {
+            server: peer(),
+            pid: 7,
+            socket: "/run/user/7/astscope/daemon.sock".into(),
+            uptime_seconds: 60,
+            idle_exit_seconds: None,
+            clients: 1,
+            memory: MemoryStatus {
+                text: 1,
+                trees: 2,
+                indexes: 3,
+                resident_anon: 5,
+                resident_file: 6,
+            },
+            workspaces: Vec::new(),
+        },
+        &expect![[
+            r#"{"server":{"name":"astscope","version":"0.1.0"},"pid":7,"socket":"/run/user/7/astscope/daemon.sock","uptimeSeconds":60,"idleExitSeconds":null,"clients":1,"memory":{"text":1,"trees":2,"indexes":3,"residentAnon":5,"residentFile":6},"workspaces":[]}"#
+        ]],
+    );
+}
+
+#[test]
+fn error_data() {
+    check(
+        &ErrorData {
+            code: ErrorCode::InvalidPattern,
+            retryable: false,
+            help: Some("write a statement".into()),
+            causes: vec!["two nodes".into()],
+            offset: Some(4),
+        },
+        &expect![[
+            r#"{"code":"invalid_pattern","retryable":false,"help":"write a statement","causes":["two nodes"],"offset":4}"#
+        ]],
+    );
+}
+
+#[test]
+fn a_match_is_ast_greps_object_to_the_byte() {
+    for json in [RUN_MATCH, SCAN_MATCH] {
+        let record: MatchRecord = serde_json::from_str(json).unwrap();
+        assert_eq!(serde_json::to_string(&record).unwrap(), json);
+    }
+}
+
+#[test]
+fn the_fixes_of_a_rule_stand_behind_what_ast_grep_prints() {
+    let mut record: MatchRecord = serde_json::from_str(SCAN_MATCH).unwrap();
+    let title = Some("use g".into());
+    let range = ByteRange { start: 14, end: 18 };
+    record.fixes = vec![Fix { replacement: "g(x)".into(), range, title }];
+    let json = serde_json::to_string(&record).unwrap();
+    let fixes =
+        r#","fixes":[{"replacement":"g(x)","range":{"start":14,"end":18},"title":"use g"}]}"#;
+    assert_eq!(json, SCAN_MATCH.strip_suffix('}').unwrap().to_owned() + fixes);
+}
+
+#[test]
+fn absent_and_unknown_fields_are_fine() {
+    let params: RunParams =
+        serde_json::from_str(r#"{"matcher":{"pattern":"x","later":1},"later":{}}"#).unwrap();
+    assert_eq!(params.matcher.pattern.as_deref(), Some("x"));
+    assert_eq!(params.delivery.limit, None);
+}

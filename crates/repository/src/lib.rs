@@ -1,0 +1,33 @@
+//! The repository: every parsed file of one workspace, in immutable snapshots.
+//!
+//! One writer at a time stages a batch in a [`Transaction`] and commits it whole; readers take a
+//! [`Snapshot`], which is an `Arc`, and wait for nobody. A file's text and its trees live in one
+//! [`FileRecord`], so that a span can't be read against another version's text.
+//!
+//! ```
+//! use astscope_repository::Repository;
+//!
+//! let repository = Repository::new(1);
+//! let before = repository.snapshot();
+//! let mut transaction = repository.begin();
+//! // transaction.put(…), .remove(…), .skip(…)
+//! let after = transaction.commit();
+//! assert_eq!(before.revision(), after, "a batch without changes changes nothing");
+//! ```
+//!
+//! Storage is an array of small hash maps, each behind its own `Arc`: a commit copies the maps
+//! that it touches and shares the rest, so its price follows the change, not the tree.
+//!
+//! Invariants: revisions strictly increase within an epoch; a commit is all of a batch or nothing;
+//! a snapshot never changes; the totals equal a recount. Nothing here reads a disk or a clock.
+#![forbid(unsafe_code)]
+
+mod record;
+mod scope;
+mod snapshot;
+mod transaction;
+
+pub use record::{FileRecord, FileStamp, FileStat, SkipRecord};
+pub use scope::{Scope, ScopedFile};
+pub use snapshot::{Repository, Revision, Snapshot, Totals};
+pub use transaction::{NewFile, Transaction};

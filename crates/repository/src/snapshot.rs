@@ -1,0 +1,202 @@
+//! The state of the repository at one revision, and the cell that holds the newest.
+
+use crate::record::{FileRecord, SkipRecord};
+use crate::transaction::Transaction;
+use arc_swap::ArcSwap;
+use astscope_syntax::{ContentId, FileId, Language, ParsedFile};
+use rustc_hash::{FxBuildHasher, FxHashMap};
+use std::collections::BTreeMap;
+use std::hash::BuildHasher as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// Maps in a snapshot. A commit copies those that it touches: with 40,000 files 160 pointers each.
+const SHARDS: usize = 256;
+
+/// A state: later revisions of one epoch have larger numbers; a rebuild opens a new epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Revision {
+    /// Which life of the repository.
+    pub epoch: u64,
+    /// Commits since it began.
+    pub number: u64,
+}
+
+/// What a snapshot holds, in numbers. Texts and trees that several files share count once for
+/// each file in `nodes` and `source_bytes`, as they do for a query.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Files with a tree.
+    pub files: u64,
+    /// Their nodes.
+    pub nodes: u64,
+    /// Bytes of their texts.
+    pub source_bytes: u64,
+    /// Bytes of their trees.
+    pub tree_bytes: u64,
+    /// Files by language.
+    pub languages: BTreeMap<Language, u64>,
+    /// Skipped files by the reason's code.
+    pub skipped: BTreeMap<&'static str, u64>,
+}
+
+/// What is known about one path.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PathEntry {
+    /// A record for each language that the file was parsed as: one, but for `languageGlobs`.
+    pub(crate) records: Vec<Arc<FileRecord>>,
+    /// Why it has no tree.
+    pub(crate) skip: Option<Arc<SkipRecord>>,
+}
+
+pub(crate) type Shard = FxHashMap<Arc<Path>, PathEntry>;
+
+/// The repository at one revision. Cheap to clone, never changes.
+#[derive(Clone, Debug)]
+pub struct Snapshot(Arc<State>);
+
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    pub(crate) revision: Revision,
+    pub(crate) shards: Vec<Arc<Shard>>,
+    pub(crate) totals: Totals,
+}
+
+impl Snapshot {
+    /// Its revision.
+    pub fn revision(&self) -> Revision {
+        self.0.revision
+    }
+
+    /// What it holds, in numbers.
+    pub fn totals(&self) -> &Totals {
+        &self.0.totals
+    }
+
+    /// The record of the file at `path`, parsed as `language`.
+    pub fn record(&self, path: &Path, language: Language) -> Option<&Arc<FileRecord>> {
+        let records = &self.entry(path)?.records;
+        records.iter().find(|record| record.language == language)
+    }
+
+    /// Why the file at `path` has no tree, if it was looked at and has none.
+    pub fn skip(&self, path: &Path) -> Option<&Arc<SkipRecord>> {
+        self.entry(path)?.skip.as_ref()
+    }
+
+    /// All records, in no order.
+    pub fn records(&self) -> impl Iterator<Item = &Arc<FileRecord>> {
+        self.0.shards.iter().flat_map(|shard| shard.values()).flat_map(|entry| &entry.records)
+    }
+
+    /// All skipped files, in no order.
+    pub fn skips(&self) -> impl Iterator<Item = &Arc<SkipRecord>> {
+        self.0
+            .shards
+            .iter()
+            .flat_map(|shard| shard.values())
+            .filter_map(|entry| entry.skip.as_ref())
+    }
+
+    /// All paths that anything is known about, in no order.
+    pub fn paths(&self) -> impl Iterator<Item = &Arc<Path>> {
+        self.0.shards.iter().flat_map(|shard| shard.keys())
+    }
+
+    /// Bytes of the maps and records, texts and trees apart.
+    pub fn index_bytes(&self) -> u64 {
+        let entry = size_of::<(Arc<Path>, PathEntry)>() + 1;
+        let maps: usize = self.0.shards.iter().map(|shard| shard.capacity() * entry).sum();
+        let record = size_of::<FileRecord>() + size_of::<ParsedFile>() + 2 * size_of::<usize>();
+        let records: usize =
+            self.records().map(|known| record + known.path.as_os_str().len()).sum();
+        (maps + records) as u64
+    }
+
+    /// Whether anything is known about `path`.
+    pub fn knows(&self, path: &Path) -> bool {
+        self.entry(path).is_some()
+    }
+
+    fn entry(&self, path: &Path) -> Option<&PathEntry> {
+        self.0.shards[shard_of(path)].get(path)
+    }
+}
+
+pub(crate) fn shard_of(path: &Path) -> usize {
+    // The upper bits: the maps inside the shards use the lower ones.
+    (FxBuildHasher.hash_one(path) >> 40) as usize % SHARDS
+}
+
+/// The newest snapshot, and the right to make the next.
+#[derive(Debug)]
+pub struct Repository {
+    newest: ArcSwap<State>,
+    writing: Mutex<()>,
+    last_id: AtomicU32,
+    /// Parsed files by content, while some record holds them: a copy or a renamed file is not
+    /// parsed again.
+    by_content: Mutex<FxHashMap<(ContentId, Language), Weak<ParsedFile>>>,
+}
+
+impl Repository {
+    /// An empty repository. `epoch` tells its revisions from those of earlier lives.
+    pub fn new(epoch: u64) -> Self {
+        let state = State {
+            revision: Revision { epoch, number: 0 },
+            shards: vec![Arc::default(); SHARDS],
+            totals: Totals::default(),
+        };
+        Self {
+            newest: ArcSwap::from_pointee(state),
+            writing: Mutex::new(()),
+            last_id: AtomicU32::new(0),
+            by_content: Mutex::default(),
+        }
+    }
+
+    /// The newest state. Never waits.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(self.newest.load_full())
+    }
+
+    /// Begins a batch; waits while another is being committed.
+    pub fn begin(&self) -> Transaction<'_> {
+        // A writer that panicked has published nothing.
+        let guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        Transaction::new(self, guard, State::clone(&self.newest.load()))
+    }
+
+    /// A parsed file of this content that some record holds.
+    pub fn by_content(&self, content: ContentId, language: Language) -> Option<Arc<ParsedFile>> {
+        lock(&self.by_content).get(&(content, language))?.upgrade()
+    }
+
+    pub(crate) fn remember_content(&self, record: &FileRecord) {
+        let key = (record.content, record.language);
+        lock(&self.by_content).insert(key, Arc::downgrade(&record.file));
+    }
+
+    /// Forgets contents that no record holds any more.
+    pub(crate) fn forget_unheld(&self, contents: &[(ContentId, Language)]) {
+        let mut known = lock(&self.by_content);
+        for key in contents {
+            if known.get(key).is_some_and(|file| file.strong_count() == 0) {
+                known.remove(key);
+            }
+        }
+    }
+
+    pub(crate) fn publish(&self, state: State) {
+        self.newest.store(Arc::new(state));
+    }
+
+    pub(crate) fn next_id(&self) -> Option<FileId> {
+        FileId::from_index(self.last_id.fetch_add(1, Ordering::Relaxed).wrapping_add(1))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,28 @@
+//! Synchronization: keeps the repository equal to the disk.
+//!
+//! A query asks for a [`Scope`](astscope_repository::Scope) and gets files as they are *now*: a
+//! [`Synchronizer`] walks what the query selects exactly as ast-grep would ([`walk`]), compares
+//! each file's metadata with the repository, and reads and parses what is not proven unchanged
+//! ([`read`]). What it learns it commits in batches, so that other queries profit while it runs.
+//!
+//! The price is a walk for each query: it costs the metadata of every selected file, and in
+//! return an answer can't be stale, with or without a watcher.
+//!
+//! Invariants: the only reader of the watched tree and the only committer. A file is committed
+//! only if it lies under the root after all symlinks are resolved, and a plain walk of the root
+//! would find it; any other file is parsed for the one query. Two refreshes never parse the same
+//! file at the same time. Nothing in the tree is ever written or executed.
+#![forbid(unsafe_code)]
+
+pub mod read;
+pub mod roots;
+pub mod walk;
+
+mod claims;
+mod reach;
+mod refresh;
+
+pub use read::{Disk, RealDisk, read_file};
+pub use refresh::{CrawlSummary, RefreshError, Synchronizer};
+pub use roots::{RootDecision, RootError, RootId};
+pub use walk::{GlobError, IgnoreSource, LanguageGlobs, WalkSpec};

@@ -1,0 +1,512 @@
+//! From what a query selects to records that are true now.
+//!
+//! A file whose metadata proves it unchanged is answered from the repository. The others are a
+//! queue, largest first, that the pool's threads empty; what they finish is committed in batches.
+//! A file that another refresh is parsing is left to it and looked up when it is done.
+
+use crate::claims::{Claim, Claims};
+use crate::reach::Reach;
+use crate::read::{Content, Disk, RealDisk, read_stable};
+use crate::walk::{Found, GlobError, WalkSpec, Walked, walk};
+use astscope_parsing::Limits;
+use astscope_repository::{
+    FileRecord, FileStamp, NewFile, Repository, Revision, Scope, ScopedFile, Snapshot,
+};
+use astscope_syntax::{ContentId, Language, ParsedFile, SkipReason};
+use rayon::ThreadPool;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// Files after which a batch is committed.
+const BATCH_FILES: usize = 128;
+/// Time after which a batch is committed, so that others see what is ready.
+const BATCH_TIME: Duration = Duration::from_millis(50);
+/// A parser that takes longer for one file is stopped. ast-grep would wait; half a minute is ten
+/// times what the slowest grammar takes for the largest file that a person wrote.
+const PARSE_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Why there is no scope.
+#[derive(Debug, Error)]
+pub enum RefreshError {
+    /// It was given up. What was committed stays.
+    #[error("the refresh was cancelled")]
+    Cancelled,
+    /// The selection is wrong.
+    #[error("cannot select files")]
+    Glob(#[from] GlobError),
+}
+
+/// What a crawl came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CrawlSummary {
+    /// Files of a known language.
+    pub files: usize,
+    /// Files without a tree.
+    pub skipped: usize,
+    /// The revision that holds them all.
+    pub revision: Revision,
+}
+
+/// Keeps one repository equal to one root.
+pub struct Synchronizer {
+    repository: Arc<Repository>,
+    pool: Arc<ThreadPool>,
+    limits: Limits,
+    disk: Box<dyn Disk>,
+    /// `None` when nothing may be indexed.
+    reach: Option<Reach>,
+    claims: Claims,
+}
+
+impl std::fmt::Debug for Synchronizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Synchronizer").field("reach", &self.reach).finish_non_exhaustive()
+    }
+}
+
+impl Synchronizer {
+    /// For the tree under `root`, an absolute path without symlinks.
+    pub fn new(repository: Arc<Repository>, root: PathBuf, pool: Arc<ThreadPool>) -> Self {
+        let (reach, claims) = (Some(Reach::new(root)), Claims::default());
+        Self { repository, pool, limits: Limits::DAEMON, disk: Box::new(RealDisk), reach, claims }
+    }
+
+    /// For queries outside every root: each parses what it selects, and nothing is kept.
+    pub fn one_shot(pool: Arc<ThreadPool>) -> Self {
+        let root = PathBuf::from("/");
+        Self { reach: None, ..Self::new(Arc::new(Repository::new(0)), root, pool) }
+    }
+
+    /// Reads through another disk.
+    #[must_use]
+    pub fn with_disk(self, disk: Box<dyn Disk>) -> Self {
+        Self { disk, ..self }
+    }
+
+    /// With other limits per file.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// The files that `spec` selects, as they are now. With `wait` unset only those that need no
+    /// parsing; the scope then says how many are missing.
+    ///
+    /// `progress` is told how many of the files that need work are done.
+    ///
+    /// # Errors
+    /// A glob that can't be compiled, or `stop` said so.
+    pub fn refresh(
+        &self,
+        spec: &WalkSpec,
+        wait: bool,
+        stop: &(dyn Fn() -> bool + Sync),
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<Scope, RefreshError> {
+        let started_ns = self.disk.now_ns();
+        let walked = walk(spec, stop)?;
+        if stop() {
+            return Err(RefreshError::Cancelled);
+        }
+        let admitted = match &self.reach {
+            Some(reach) => reach.admit(spec, &walked),
+            None => vec![false; walked.resolved.len()],
+        };
+        let job = Job {
+            synchronizer: self,
+            spec,
+            files: &walked.files,
+            admitted: &admitted,
+            outcomes: walked.files.iter().map(|_| OnceLock::new()).collect(),
+            ready: Mutex::new(Ready { batch: Vec::new(), committed_at: Instant::now() }),
+            one_shot: Repository::new(0),
+            stop,
+            progress,
+            n_done: AtomicUsize::new(0),
+            n_held: Held::default(),
+        };
+        let (outcomes, held) = job.run(wait)?;
+        let is_indexed = admitted.contains(&true);
+        if is_indexed {
+            self.prune(spec, &walked, &admitted, &held, started_ns);
+        }
+        let revision = is_indexed.then(|| self.repository.snapshot().revision());
+        Ok(scope(walked, outcomes, revision))
+    }
+
+    /// Walks the whole root and brings the repository up to date.
+    ///
+    /// # Errors
+    /// When `stop` says so.
+    pub fn crawl(
+        &self,
+        stop: &(dyn Fn() -> bool + Sync),
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<CrawlSummary, RefreshError> {
+        let Some(reach) = &self.reach else { return Ok(CrawlSummary::default()) };
+        let scope = self.refresh(&WalkSpec::all_of(reach.root()), true, stop, progress)?;
+        Ok(CrawlSummary {
+            files: scope.files.len() + scope.skipped.len(),
+            skipped: scope.skipped.len(),
+            revision: scope.revision.unwrap_or_default(),
+        })
+    }
+
+    /// Removes what a plain walk of the whole root no longer finds.
+    fn prune(
+        &self,
+        spec: &WalkSpec,
+        walked: &Walked,
+        admitted: &[bool],
+        held: &Held,
+        started_ns: i64,
+    ) {
+        let Some(reach) = &self.reach else { return };
+        let covers_root = walked
+            .resolved
+            .iter()
+            .zip(admitted)
+            .any(|(resolved, admitted)| *admitted && resolved.as_deref() == Some(reach.root()));
+        // Below a directory that can't be read, files may well be there still.
+        if !covers_root || !walked.issues.is_empty() {
+            return;
+        }
+        let snapshot = self.repository.snapshot();
+        let wanted = |language: &Language| {
+            spec.languages.as_ref().is_none_or(|languages| languages.contains(language))
+        };
+        let totals = snapshot.totals();
+        let parsed =
+            totals.languages.iter().filter(|(l, _)| wanted(l)).map(|(_, n)| *n).sum::<u64>();
+        let skipped = totals.skipped.values().sum::<u64>();
+        if parsed == held.parsed.load(Ordering::Relaxed) as u64
+            && (spec.languages.is_some() || skipped == held.skipped.load(Ordering::Relaxed) as u64)
+        {
+            return;
+        }
+        let seen: HashSet<&Path> = walked.files.iter().map(|found| &*found.abs).collect();
+        let is_lost = |path: &Path, stamp: &FileStamp, language: Option<Language>| {
+            if seen.contains(path) || stamp.read_at_ns >= started_ns {
+                return false;
+            }
+            // A file that languageGlobs gave its language isn't found without them.
+            !path.exists() || language.is_none_or(|is| Language::from_path(path) == Some(is))
+        };
+        let records = snapshot.records().filter(|record| wanted(&record.language));
+        let mut lost: Vec<&Arc<Path>> = records
+            .filter(|record| is_lost(&record.path, &record.stamp, Some(record.language)))
+            .map(|record| &record.path)
+            .collect();
+        if spec.languages.is_none() {
+            let skips = snapshot.skips().filter(|skip| is_lost(&skip.path, &skip.stamp, None));
+            lost.extend(skips.map(|skip| &skip.path));
+        }
+        if lost.is_empty() {
+            return;
+        }
+        let mut transaction = self.repository.begin();
+        for path in lost {
+            transaction.remove(path);
+        }
+        transaction.commit();
+    }
+}
+
+/// What became of one selected file.
+enum Outcome {
+    Parsed(Arc<FileRecord>),
+    Skipped(SkipReason),
+}
+
+/// One refresh at work.
+struct Job<'j> {
+    synchronizer: &'j Synchronizer,
+    spec: &'j WalkSpec,
+    files: &'j [Found],
+    admitted: &'j [bool],
+    /// One for each file; empty while it is pending.
+    outcomes: Vec<OnceLock<Outcome>>,
+    ready: Mutex<Ready<'j>>,
+    /// Holds, for as long as the refresh, what may not be indexed.
+    one_shot: Repository,
+    stop: &'j (dyn Fn() -> bool + Sync),
+    progress: &'j (dyn Fn(usize, usize) + Sync),
+    n_done: AtomicUsize,
+    n_held: Held,
+}
+
+/// Selected files that the repository holds. Where that is as many as it holds at all, none of
+/// its files can be lost, and nobody has to look for them.
+#[derive(Debug, Default)]
+struct Held {
+    /// With a tree, of the languages asked for.
+    parsed: AtomicUsize,
+    /// Without a tree.
+    skipped: AtomicUsize,
+}
+
+struct Ready<'j> {
+    batch: Vec<Done<'j>>,
+    committed_at: Instant,
+}
+
+/// A file that was read, and its claim until it is committed.
+struct Done<'j> {
+    index: usize,
+    news: News,
+    claim: Option<Claim<'j>>,
+}
+
+enum News {
+    Parsed(FileStamp, ContentId, Arc<ParsedFile>),
+    Skipped(Option<FileStamp>, SkipReason),
+    /// Somebody else committed it first.
+    Known(Outcome),
+}
+
+impl<'j> Job<'j> {
+    fn run(self, wait: bool) -> Result<(Vec<OnceLock<Outcome>>, Held), RefreshError> {
+        let snapshot = self.synchronizer.repository.snapshot();
+        let mut queue = Vec::new();
+        for (index, found) in self.files.iter().enumerate() {
+            match Self::look_up(&snapshot, found) {
+                Some(outcome) => self.conclude(index, outcome, true),
+                None => queue.push(index),
+            }
+        }
+        if wait && !queue.is_empty() {
+            self.catch_up(&snapshot, queue)?;
+        }
+        Ok((self.outcomes, self.n_held))
+    }
+
+    /// Reads and parses the files of `queue`.
+    fn catch_up(&self, snapshot: &Snapshot, mut queue: Vec<usize>) -> Result<(), RefreshError> {
+        queue.sort_by_key(|index| std::cmp::Reverse(self.files[*index].stat.size));
+        let total = queue.len();
+        let next = AtomicUsize::new(0);
+        let others = Mutex::new(Vec::new());
+        let work = || {
+            while !(self.stop)()
+                && let Some(&index) = queue.get(next.fetch_add(1, Ordering::Relaxed))
+            {
+                let found = &self.files[index];
+                let is_indexed = self.is_indexed(snapshot, found);
+                let claim =
+                    is_indexed.then(|| self.synchronizer.claims.claim(&found.abs, found.language));
+                match claim {
+                    Some(None) => lock(&others).push(index),
+                    claim => self.process(index, claim.flatten(), total),
+                }
+            }
+        };
+        let n_threads = self.synchronizer.pool.current_num_threads().min(total);
+        self.synchronizer.pool.scope(|scope| {
+            for _ in 0..n_threads {
+                scope.spawn(|_| work());
+            }
+        });
+        self.commit_ready();
+        // No claim is held now, so waiting for others can't be a circle.
+        for index in others.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            let found = &self.files[index];
+            let claim = self.synchronizer.claims.wait(&found.abs, found.language, self.stop);
+            if claim.is_none() {
+                break;
+            }
+            self.process(index, claim, total);
+            self.commit_ready();
+        }
+        if (self.stop)() { Err(RefreshError::Cancelled) } else { Ok(()) }
+    }
+
+    /// What is known already and certainly still true.
+    fn look_up(snapshot: &Snapshot, found: &Found) -> Option<Outcome> {
+        if let Some(record) = snapshot.record(&found.abs, found.language) {
+            let is_unchanged = record.stamp.proves_unchanged(&found.stat);
+            return is_unchanged.then(|| Outcome::Parsed(Arc::clone(record)));
+        }
+        let skip = snapshot.skip(&found.abs)?;
+        // Why it was skipped may depend on its language, which languageGlobs may change.
+        let is_true = lasts(&skip.reason)
+            && skip.stamp.proves_unchanged(&found.stat)
+            && Language::from_path(&found.abs) == Some(found.language);
+        is_true.then(|| Outcome::Skipped(skip.reason.clone()))
+    }
+
+    /// Whether a file may be committed.
+    fn is_indexed(&self, snapshot: &Snapshot, found: &Found) -> bool {
+        if !self.admitted[found.typed] {
+            return false;
+        }
+        // With a language given, ast-grep finds hidden files of it that a plain walk doesn't.
+        let name = found.abs.file_name().unwrap_or_default();
+        let is_hidden = name.as_encoded_bytes().starts_with(b".");
+        !is_hidden
+            || self.spec.languages.is_none()
+            || snapshot.record(&found.abs, found.language).is_some()
+    }
+
+    fn process(&self, index: usize, claim: Option<Claim<'j>>, total: usize) {
+        let found = &self.files[index];
+        let repository = &self.synchronizer.repository;
+        let known = claim.as_ref().and_then(|_| Self::look_up(&repository.snapshot(), found));
+        let news = match known {
+            Some(outcome) => Some(News::Known(outcome)),
+            None => self.read_and_parse(found),
+        };
+        // Without news it was stopped.
+        let Some(news) = news else { return };
+        let is_due = {
+            let mut ready = lock(&self.ready);
+            ready.batch.push(Done { index, news, claim });
+            ready.batch.len() >= BATCH_FILES || ready.committed_at.elapsed() >= BATCH_TIME
+        };
+        if is_due {
+            self.commit_ready();
+        }
+        (self.progress)(self.n_done.fetch_add(1, Ordering::Relaxed) + 1, total);
+    }
+
+    fn read_and_parse(&self, found: &Found) -> Option<News> {
+        let synchronizer = self.synchronizer;
+        let limits = &synchronizer.limits;
+        let read = read_stable(&*synchronizer.disk, &found.abs, limits.bytes_max);
+        let Content { stamp, bytes } = match read {
+            Ok(content) => content,
+            Err(unread) => return Some(News::Skipped(unread.stamp, unread.reason)),
+        };
+        let content = ContentId::of(&bytes);
+        // The same content as before, or as that of another file: it is parsed already.
+        if let Some(file) = synchronizer.repository.by_content(content, found.language) {
+            return Some(News::Parsed(stamp, content, file));
+        }
+        let deadline = Instant::now() + PARSE_TIME_MAX;
+        let mut stop = || (self.stop)() || Instant::now() >= deadline;
+        let parsed = astscope_parsing::admit(bytes, limits)
+            .and_then(|text| astscope_parsing::parse(text, found.language, limits, &mut stop));
+        match parsed {
+            Ok(file) => Some(News::Parsed(stamp, content, Arc::new(file))),
+            Err(SkipReason::ParseTimeout) if (self.stop)() => None,
+            Err(reason) => Some(News::Skipped(Some(stamp), reason)),
+        }
+    }
+
+    /// Commits what is ready and gives the claims back.
+    fn commit_ready(&self) {
+        let batch = {
+            let mut ready = lock(&self.ready);
+            ready.committed_at = Instant::now();
+            std::mem::take(&mut ready.batch)
+        };
+        let (indexed, one_shot): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|done| done.claim.is_some());
+        self.commit(&self.one_shot, one_shot);
+        self.commit(&self.synchronizer.repository, indexed);
+    }
+
+    fn commit(&self, repository: &Repository, batch: Vec<Done<'j>>) {
+        if batch.is_empty() {
+            return;
+        }
+        let before = repository.snapshot();
+        let mut transaction = repository.begin();
+        let mut outcomes = Vec::with_capacity(batch.len());
+        let mut claims = Vec::with_capacity(batch.len());
+        for Done { index, news, claim } in batch {
+            let path = &self.files[index].abs;
+            let outcome = match news {
+                News::Known(outcome) => outcome,
+                News::Parsed(stamp, content, file) => {
+                    let new = NewFile { path: Arc::clone(path), stamp, content, file };
+                    let record = transaction.put(new);
+                    // `None` when all ids of this life are used up.
+                    record.map_or(Outcome::Skipped(SkipReason::Unstable), Outcome::Parsed)
+                }
+                News::Skipped(_, SkipReason::Vanished) => {
+                    transaction.remove(path);
+                    Outcome::Skipped(SkipReason::Vanished)
+                }
+                News::Skipped(stamp, reason) => {
+                    let stamp = stamp.unwrap_or_default();
+                    // What can't be read is tried by every query, and is no news each time.
+                    let is_new = before.skip(path).is_none_or(|known| {
+                        known.stamp.stat != stamp.stat || known.reason != reason
+                    });
+                    if is_new || (stamp.proves_unchanged(&stamp.stat) && lasts(&reason)) {
+                        transaction.skip(path, stamp, reason.clone());
+                    }
+                    Outcome::Skipped(reason)
+                }
+            };
+            outcomes.push((index, outcome, claim.is_some()));
+            claims.push(claim);
+        }
+        transaction.commit();
+        for (index, outcome, is_held) in outcomes {
+            self.conclude(index, outcome, is_held);
+        }
+        drop(claims);
+    }
+
+    fn conclude(&self, index: usize, outcome: Outcome, is_held: bool) {
+        if is_held {
+            let language = &self.files[index].language;
+            match &outcome {
+                Outcome::Parsed(_)
+                    if self.spec.languages.as_ref().is_none_or(|all| all.contains(language)) =>
+                {
+                    self.n_held.parsed.fetch_add(1, Ordering::Relaxed);
+                }
+                Outcome::Skipped(reason) if *reason != SkipReason::Vanished => {
+                    self.n_held.skipped.fetch_add(1, Ordering::Relaxed);
+                }
+                _ => {}
+            }
+        }
+        let is_first = self.outcomes[index].set(outcome).is_ok();
+        debug_assert!(is_first, "each file is processed once");
+    }
+}
+
+/// Whether a file is skipped until it changes. Other reasons may be gone at the next try.
+fn lasts(reason: &SkipReason) -> bool {
+    match reason {
+        SkipReason::Empty
+        | SkipReason::NotUtf8 { .. }
+        | SkipReason::TooLarge { .. }
+        | SkipReason::OverSizeLimit { .. }
+        | SkipReason::TooDeep { .. }
+        | SkipReason::ParseTimeout
+        | SkipReason::GrammarNotBuilt => true,
+        SkipReason::Unreadable { .. } | SkipReason::Unstable | SkipReason::Vanished => false,
+    }
+}
+
+/// What the walk found and what became of it, as a query wants it.
+fn scope(walked: Walked, outcomes: Vec<OnceLock<Outcome>>, revision: Option<Revision>) -> Scope {
+    let mut scope = Scope { revision, ..Scope::default() };
+    scope.files.reserve(outcomes.len());
+    for (found, outcome) in walked.files.into_iter().zip(outcomes) {
+        let Found { display, abs, .. } = found;
+        match outcome.into_inner() {
+            Some(Outcome::Parsed(record)) => scope.files.push(ScopedFile { display, abs, record }),
+            Some(Outcome::Skipped(reason)) => scope.skipped.push((display.to_string(), reason)),
+            None => scope.pending += 1,
+        }
+    }
+    let issues = walked.issues.into_iter();
+    scope
+        .skipped
+        .extend(issues.map(|issue| (issue.display, SkipReason::Unreadable { error: issue.error })));
+    scope.skipped.sort_by(|a, b| a.0.cmp(&b.0));
+    scope
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,327 @@
+//! Answers are never stale: every way in which a tree can change under a repository.
+#![expect(clippy::unwrap_used, reason = "test helpers that stop on failure")]
+
+mod support;
+
+use astscope_fixtures::Fixture;
+use astscope_parsing::Limits;
+use astscope_synchronization::{RefreshError, WalkSpec};
+use astscope_syntax::{Language, SkipReason};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
+use support::{Event, Watched, watch};
+
+fn small() -> Watched {
+    let fixture = Fixture::parse("//- /root/a.json\n1\n//- /root/lib/b.json\n2\n");
+    watch(fixture, 2, Limits::DAEMON)
+}
+
+/// `n` different files.
+fn many(n: usize, n_threads: usize) -> Watched {
+    let fixture = Fixture::empty();
+    for i in 0..n {
+        fixture.write(format!("root/{}/{i}.json", i % 7), format!("[{i}]"));
+    }
+    watch(fixture, n_threads, Limits::DAEMON)
+}
+
+fn set_mtime(path: &Path, seconds: i64) {
+    let at = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    let times = Timestamps { last_access: at, last_modification: at };
+    utimensat(CWD, path, &times, AtFlags::empty()).unwrap();
+}
+
+/// Rewrites a file until the kernel's coarse clock has ticked since its last change.
+fn rewrite(path: &Path, text: &str, mtime: i64) {
+    let ctime = |meta: fs::Metadata| (meta.ctime(), meta.ctime_nsec());
+    let before = ctime(fs::metadata(path).unwrap());
+    loop {
+        fs::write(path, text).unwrap();
+        set_mtime(path, mtime);
+        if ctime(fs::metadata(path).unwrap()) != before {
+            return;
+        }
+    }
+}
+
+#[test]
+fn what_is_proven_unchanged_is_not_read_again() {
+    let watched = small();
+    assert_eq!(watched.see(&["."]), ["a.json=1", "lib/b.json=2"]);
+    assert_eq!(watched.opened(), ["root/a.json", "root/lib/b.json"]);
+    let revision = watched.repository.snapshot().revision();
+    assert_eq!(watched.see(&["."]), ["a.json=1", "lib/b.json=2"]);
+    assert_eq!(watched.see(&["lib"]), ["lib/b.json=2"]);
+    assert_eq!(watched.opened(), [""; 0]);
+    assert_eq!(watched.repository.snapshot().revision(), revision);
+}
+
+#[test]
+fn an_edit_within_the_racy_window_is_seen_though_size_and_times_are_the_same() {
+    let watched = small();
+    watched.control.ahead_ns.store(0, Ordering::Relaxed);
+    let path = watched.fixture.path("root/a.json");
+    set_mtime(&path, 1_000_000);
+    assert_eq!(watched.see(&["a.json"]), ["a.json=1"]);
+    for text in ["3", "4", "5", "6"] {
+        fs::write(&path, format!("{text}\n")).unwrap();
+        set_mtime(&path, 1_000_000);
+        assert_eq!(watched.see(&["a.json"]), [format!("a.json={text}")]);
+    }
+}
+
+#[test]
+fn a_young_file_is_read_again_but_not_parsed_again() {
+    let watched = small();
+    watched.control.ahead_ns.store(0, Ordering::Relaxed);
+    let spec = watched.spec(&["."]);
+    let before = watched.refresh(&spec).unwrap();
+    watched.control.ahead_ns.store(1_000_000_000, Ordering::Relaxed);
+    let after = watched.refresh(&spec).unwrap();
+    for (before, after) in before.files.iter().zip(&after.files) {
+        assert!(Arc::ptr_eq(&before.record.file, &after.record.file), "parsed once");
+        assert_eq!(before.record.id, after.record.id);
+    }
+    watched.opened();
+    assert_eq!(watched.see(&["."]).len(), 2);
+    assert_eq!(watched.opened(), [""; 0], "its new stamp is trusted");
+}
+
+#[test]
+fn an_edit_whose_old_time_was_restored_is_seen() {
+    let watched = small();
+    let path = watched.fixture.path("root/a.json");
+    set_mtime(&path, 1_000_000);
+    assert_eq!(watched.see(&["a.json"]), ["a.json=1"]);
+    rewrite(&path, "7\n", 1_000_000);
+    assert_eq!(watched.see(&["a.json"]), ["a.json=7"]);
+}
+
+#[test]
+fn a_file_that_replaces_another_is_seen() {
+    let watched = small();
+    assert_eq!(watched.see(&["a.json"]), ["a.json=1"]);
+    watched.fixture.write("root/new", "8\n");
+    fs::rename(watched.fixture.path("root/new"), watched.fixture.path("root/a.json")).unwrap();
+    assert_eq!(watched.see(&["a.json"]), ["a.json=8"]);
+}
+
+#[test]
+fn what_is_deleted_goes_from_the_answer_and_then_from_the_repository() {
+    let watched = small();
+    assert_eq!(watched.see(&["."]).len(), 2);
+    watched.fixture.remove("root/lib");
+    assert_eq!(watched.see(&["."]), ["a.json=1"]);
+    assert_eq!(watched.held(), ["root/a.json"]);
+    watched.fixture.remove("root/a.json");
+    watched.synchronizer.crawl(&|| false, &|_, _| {}).unwrap();
+    assert_eq!(watched.held(), [""; 0]);
+}
+
+#[test]
+fn a_file_that_comes_to_be_ignored_goes_too() {
+    let watched = small();
+    assert_eq!(watched.see(&["."]).len(), 2);
+    watched.fixture.write("root/.ignore", "lib/\n");
+    assert_eq!(watched.see(&["."]), ["a.json=1"]);
+    assert_eq!(watched.held(), ["root/a.json"]);
+}
+
+#[test]
+fn a_language_prunes_only_its_own_files() {
+    let watched = small();
+    watched.fixture.write("root/c.html", "<p>");
+    assert_eq!(watched.see(&["."]).len(), 3);
+    watched.fixture.remove("root/c.html");
+    watched.fixture.remove("root/a.json");
+    let spec = WalkSpec { languages: Some(vec![Language::Json]), ..watched.spec(&["."]) };
+    assert_eq!(watched.refresh(&spec).unwrap().files.len(), 1);
+    assert_eq!(watched.held(), ["root/c.html", "root/lib/b.json"]);
+}
+
+#[test]
+fn a_file_that_vanishes_between_walk_and_read_is_skipped_and_forgotten() {
+    let watched = small();
+    assert_eq!(watched.see(&["."]).len(), 2);
+    rewrite(&watched.fixture.path("root/a.json"), "9\n", 1);
+    watched.inject(|path, _| path.ends_with("a.json").then_some(Event::Fails(ErrorKind::NotFound)));
+    assert_eq!(watched.see(&["."]), ["lib/b.json=2", "a.json:vanished"]);
+    assert_eq!(watched.held(), ["root/lib/b.json"]);
+}
+
+#[test]
+fn an_unreadable_file_is_reported_and_tried_again() {
+    let watched = small();
+    watched.inject(|path, n| {
+        let denied = path.ends_with("a.json") && n < 2;
+        denied.then_some(Event::Fails(ErrorKind::PermissionDenied))
+    });
+    assert_eq!(watched.see(&["."]), ["lib/b.json=2", "a.json:unreadable"]);
+    let revision = watched.repository.snapshot().revision();
+    assert_eq!(watched.see(&["."]), ["lib/b.json=2", "a.json:unreadable"]);
+    assert_eq!(watched.repository.snapshot().revision(), revision, "no news");
+    assert_eq!(watched.see(&["."]), ["a.json=1", "lib/b.json=2"]);
+    assert!(watched.repository.snapshot().totals().skipped.is_empty());
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_read_again_and_given_up_in_the_end() {
+    let watched = small();
+    watched.inject(|path, n| {
+        let changes = path.ends_with("a.json") && n < 2 || path.ends_with("b.json");
+        changes.then_some(Event::ChangesWhileRead)
+    });
+    assert_eq!(watched.see(&["."]), ["a.json=1", "lib/b.json:unstable"]);
+    assert_eq!(watched.opened(), [["root/a.json"; 3], ["root/lib/b.json"; 3]].concat());
+}
+
+#[test]
+fn skipped_files_say_why_and_are_not_read_again() {
+    let limits = Limits { bytes_max: 10, ..Limits::DAEMON };
+    let watched = watch(Fixture::parse("//- /root/empty.json\n"), 2, limits);
+    watched.fixture.write("root/bad.json", b"\"\xff\"");
+    watched.fixture.write("root/big.json", "[1, 2, 3, 4]");
+    let expected = ["bad.json:not_utf8", "big.json:over_size_limit", "empty.json:empty"];
+    assert_eq!(watched.see(&["."]), expected);
+    assert_eq!(watched.opened().len(), 3);
+    assert_eq!(watched.see(&["."]), expected);
+    assert_eq!(watched.opened(), [""; 0]);
+    rewrite(&watched.fixture.path("root/empty.json"), "1", 1);
+    assert_eq!(watched.see(&["."]), ["empty.json=1", expected[0], expected[1]]);
+    assert_eq!(watched.repository.snapshot().totals().skipped.len(), 2);
+}
+
+#[test]
+fn equal_content_is_parsed_once() {
+    let watched = small();
+    assert_eq!(watched.see(&["."]).len(), 2);
+    watched.fixture.write("root/copy.json", "1\n");
+    let scope = watched.refresh(&watched.spec(&["a.json", "copy.json"])).unwrap();
+    assert!(Arc::ptr_eq(&scope.files[0].record.file, &scope.files[1].record.file));
+}
+
+#[test]
+fn what_lies_outside_the_root_or_is_ignored_is_answered_but_not_kept() {
+    let fixture = Fixture::parse(
+        "//- /outside/o.json\n1\n//- /root/.ignore\nign/\n//- /root/ign/deep/i.json\n2\n\
+         //- /root/.hidden/h.json\n3\n//- /root/a.json\n4\n",
+    );
+    symlink("../outside", fixture.path("root/out")).unwrap();
+    symlink("a.json", fixture.path("root/link.json")).unwrap();
+    let watched = watch(fixture, 2, Limits::DAEMON);
+    assert_eq!(watched.see(&["ign"]), ["ign/deep/i.json=2"]);
+    assert_eq!(watched.see(&["ign/deep/i.json"]), ["ign/deep/i.json=2"]);
+    assert_eq!(watched.see(&[".hidden"]), [".hidden/h.json=3"]);
+    assert_eq!(watched.see(&["out", "../outside"]), ["../outside/o.json=1", "out/o.json=1"]);
+    assert_eq!(watched.held(), [""; 0]);
+    let follow = WalkSpec { follow: true, ..watched.spec(&["."]) };
+    assert_eq!(watched.refresh(&follow).unwrap().files.len(), 3, "a, link and out/o");
+    let globs = WalkSpec { globs: vec!["*.json".to_owned()], ..watched.spec(&["."]) };
+    let scope = watched.refresh(&globs).unwrap();
+    assert_eq!((scope.files.len(), scope.revision), (1, None), "nothing comes from the root");
+    assert_eq!(watched.held(), [""; 0]);
+    assert_eq!(watched.see(&["link.json"]), ["link.json=4"]);
+    assert_eq!(watched.held(), ["root/a.json"], "a symlink's target has its own place");
+}
+
+#[test]
+fn directories_made_after_the_crawl_are_indexed() {
+    let watched = small();
+    watched.synchronizer.crawl(&|| false, &|_, _| {}).unwrap();
+    watched.fixture.write("root/lib/new/er/c.json", "3\n");
+    watched.fixture.write("root/lib/d.json", "4\n");
+    assert_eq!(watched.see(&["lib/new/er"]), ["lib/new/er/c.json=3"]);
+    assert_eq!(watched.see(&["lib/d.json"]), ["lib/d.json=4"]);
+    let expected = ["root/a.json", "root/lib/b.json", "root/lib/d.json", "root/lib/new/er/c.json"];
+    assert_eq!(watched.held(), expected);
+}
+
+#[test]
+fn a_root_with_a_symlink_loop_is_crawled() {
+    let watched = small();
+    symlink("..", watched.fixture.path("root/lib/up")).unwrap();
+    let summary = watched.synchronizer.crawl(&|| false, &|_, _| {}).unwrap();
+    assert_eq!((summary.files, summary.skipped), (2, 0));
+    let follow = WalkSpec { follow: true, ..watched.spec(&["."]) };
+    let scope = watched.refresh(&follow).unwrap();
+    assert_eq!(scope.files.len(), 2);
+    assert!(
+        matches!(&scope.skipped[..], [(path, SkipReason::Unreadable { .. })] if path == "lib/up")
+    );
+}
+
+#[test]
+fn whoever_does_not_wait_learns_how_much_is_missing() {
+    let watched = small();
+    assert_eq!(watched.see(&["lib"]).len(), 1);
+    let spec = watched.spec(&["."]);
+    let scope = watched.synchronizer.refresh(&spec, false, &|| false, &|_, _| {}).unwrap();
+    assert_eq!((scope.files.len(), scope.pending), (1, 1));
+}
+
+#[test]
+fn two_refreshes_of_one_tree_read_each_file_once() {
+    let watched = many(400, 2);
+    let spec = watched.spec(&["."]);
+    let start = Barrier::new(3);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                start.wait();
+                let seen = watched.refresh(&spec).unwrap();
+                assert_eq!((seen.files.len(), seen.pending), (400, 0));
+            });
+        }
+    });
+    let opened = watched.opened();
+    assert_eq!(opened.len(), 400, "each once");
+    assert_eq!(opened, watched.held());
+}
+
+#[test]
+fn what_was_committed_before_a_cancellation_stays() {
+    let watched = many(300, 1);
+    let n_done = AtomicUsize::new(0);
+    let stop = || n_done.load(Ordering::Relaxed) >= 200;
+    let progress = |done, _| n_done.store(done, Ordering::Relaxed);
+    let cancelled = watched.synchronizer.refresh(&watched.spec(&["."]), true, &stop, &progress);
+    assert!(matches!(cancelled, Err(RefreshError::Cancelled)), "{cancelled:?}");
+    assert_eq!(watched.held().len(), 200);
+    watched.opened();
+    assert_eq!(watched.see(&["."]).len(), 300);
+    assert_eq!(watched.opened().len(), 100, "the rest");
+}
+
+#[test]
+fn batches_are_visible_while_the_rest_is_parsed() {
+    let watched = many(300, 1);
+    let visible = Mutex::new(Vec::new());
+    let progress = |done, total| {
+        let files = watched.repository.snapshot().totals().files;
+        visible.lock().unwrap().push((done, total, files));
+    };
+    watched.synchronizer.crawl(&|| false, &progress).unwrap();
+    let visible = visible.into_inner().unwrap();
+    assert_eq!(
+        visible.iter().map(|(done, ..)| *done).collect::<Vec<_>>(),
+        (1..=300).collect::<Vec<_>>()
+    );
+    assert!(visible.iter().all(|(_, total, _)| *total == 300));
+    let (_, _, files) = visible[199];
+    assert!((128..=200).contains(&files), "{files} at the 200th");
+}
+
+#[test]
+fn nothing_is_kept_where_there_is_no_root() {
+    let fixture = Fixture::parse("//- /a.json\n1\n");
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let synchronizer = astscope_synchronization::Synchronizer::one_shot(Arc::new(pool));
+    let spec = WalkSpec::all_of(&fixture.root());
+    let scope = synchronizer.refresh(&spec, true, &|| false, &|_, _| {}).unwrap();
+    assert_eq!((scope.files.len(), scope.revision), (1, None));
+}

@@ -1,0 +1,97 @@
+//! All flags of all subcommands, in one file: reading it is reading the help.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Tasks of the Astscope workspace.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true)]
+pub struct Flags {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One variant for each task.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs what has to be green before a change is merged.
+    ///
+    /// The steps run in the order of their cost, the first that fails ends the run, and each is
+    /// named before it starts. `.ci/run` is this, after looking for the real ast-grep.
+    Ci(CiFlags),
+
+    /// Checks the rules that no compiler knows: floors, code map, headers, forgotten files.
+    ///
+    /// The same as `cargo test -p xtask --test tidy`. Each finding names the rule that it breaks;
+    /// docs/STYLE.md lists them.
+    Tidy,
+
+    /// Compares astscope with the real ast-grep, case by case.
+    ///
+    /// Wants ast-grep 0.51.1 (`pip install ast-grep-cli==0.51.1`) and a built astscope. The
+    /// questions lie in xtask/differential. Ends with 1 on any difference.
+    Differential(DifferentialFlags),
+}
+
+/// Flags of `cargo xtask ci`.
+#[derive(Args, Debug)]
+pub struct CiFlags {
+    /// Runs only these steps, separated by commas: `--only fmt,clippy`.
+    #[arg(long, value_delimiter = ',', value_name = "STEP")]
+    pub only: Vec<String>,
+
+    /// Prints the names of the steps, in order, and does nothing.
+    #[arg(long)]
+    pub list: bool,
+}
+
+/// Flags of `cargo xtask differential`.
+#[derive(Args, Debug)]
+pub struct DifferentialFlags {
+    /// The oracle.
+    #[arg(long, value_name = "PATH", default_value = "ast-grep")]
+    pub ast_grep: PathBuf,
+
+    /// Ours; by default the one that cargo built beside this command.
+    #[arg(long, value_name = "PATH")]
+    pub astscope: Option<PathBuf>,
+
+    /// A further source tree: `elixir` and `python` are the ones that cases ask for.
+    #[arg(long, value_name = "NAME=DIR")]
+    pub corpus: Vec<String>,
+
+    /// Runs only cases with this in their name. The minimum counts don't apply then.
+    #[arg(long, value_name = "SUBSTRING")]
+    pub only: Option<String>,
+
+    /// Only corpora that need no download.
+    #[arg(long)]
+    pub slice: bool,
+
+    /// Asks this many random patterns instead of the written cases.
+    #[arg(long, value_name = "N")]
+    pub random: Option<u64>,
+
+    /// Replays the random patterns of an earlier run.
+    #[arg(long, value_name = "S", requires = "random")]
+    pub seed: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn every_subcommand_explains_itself() {
+        for subcommand in Flags::command().get_subcommands() {
+            assert!(subcommand.get_about().is_some(), "{} has no help", subcommand.get_name());
+        }
+    }
+}

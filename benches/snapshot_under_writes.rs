@@ -34,7 +34,13 @@ fn snapshot_under_writes(criterion: &mut Criterion) {
     group.bench_function("while batches of 100 files are committed", |bencher| {
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| (0..).take_while(|_| !done.load(Ordering::Relaxed)).for_each(write));
+            scope.spawn(|| {
+                let mut n = 0;
+                while !done.load(Ordering::Relaxed) {
+                    write(n);
+                    n += 1;
+                }
+            });
             bencher.iter(|| repository.snapshot());
             done.store(true, Ordering::Relaxed);
         });

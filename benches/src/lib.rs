@@ -15,6 +15,10 @@ use std::sync::Arc;
 /// When the language has no sample.
 pub fn source(language: Language, bytes: usize) -> Arc<str> {
     let sample = SAMPLES.iter().find(|(name, _)| *name == language.name());
-    let Some((_, sample)) = sample else { panic!("{language} has no sample") };
+    #[expect(
+        clippy::expect_used,
+        reason = "every language has one, a test of `parsing` sees to it"
+    )]
+    let (_, sample) = sample.expect("each language has a sample");
     sample.repeat(bytes / sample.len() + 1).into()
 }

@@ -29,12 +29,12 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let start = Instant::now();
-    let mut files: Vec<(u64, PathBuf, Language, SupportLang)> = walk(Path::new(&root));
+    let mut files: Vec<(u64, PathBuf, Language)> = walk(Path::new(&root));
     // The largest first: a dynamic queue still ends with whatever was begun last.
     files.sort_unstable_by_key(|(bytes, ..)| std::cmp::Reverse(*bytes));
-    let parsed = files.par_iter().filter_map(|(_, path, language, grammar)| {
+    let parsed = files.par_iter().filter_map(|(_, path, language)| {
         let text = std::fs::read_to_string(path).ok().filter(|text| !text.is_empty())?;
-        parse(&text, *language, *grammar)?;
+        parse(&text, *language)?;
         Some((1_u64, text.len() as u64))
     });
     let (n_files, bytes) = parsed.reduce(|| (0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
@@ -42,24 +42,32 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The files that the daemon would index: the same walk, languages that ast-grep has.
-fn walk(root: &Path) -> Vec<(u64, PathBuf, Language, SupportLang)> {
+/// The files that the daemon would index: the same walk, the same languages.
+fn walk(root: &Path) -> Vec<(u64, PathBuf, Language)> {
     let entries = WalkBuilder::new(root).build().flatten();
     entries
         .filter(|entry| entry.file_type().is_some_and(|kind| kind.is_file()))
         .filter_map(|entry| {
             let language = Language::from_path(entry.path())?;
-            let grammar: SupportLang = language.aliases().first()?.parse().ok()?;
             let bytes = entry.metadata().ok()?.len();
-            Some((bytes, entry.into_path(), language, grammar))
+            Some((bytes, entry.into_path(), language))
         })
         .collect()
 }
 
-fn parse(text: &str, language: Language, grammar: SupportLang) -> Option<()> {
+fn parse(text: &str, language: Language) -> Option<()> {
     PARSERS.with_borrow_mut(|parsers| {
         let parser = parsers.entry(language).or_default();
-        parser.set_language(&grammar.get_ts_language()).ok()?;
+        parser.set_language(&grammar(language)?).ok()?;
         parser.parse(text, None).map(drop)
+    })
+}
+
+fn grammar(language: Language) -> Option<tree_sitter::Language> {
+    Some(match language {
+        Language::Erlang => tree_sitter_erlang::LANGUAGE.into(),
+        Language::Heex => tree_sitter_heex::LANGUAGE.into(),
+        Language::Toml => tree_sitter_toml_ng::LANGUAGE.into(),
+        other => other.aliases().first()?.parse::<SupportLang>().ok()?.get_ts_language(),
     })
 }

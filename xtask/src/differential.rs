@@ -69,7 +69,7 @@ impl Bench {
             corpora::samples(&data_dir().join("corpus"), scratch)?,
             corpora::workspace(workspace_root(), scratch)?,
         ];
-        match corpora::crates()? {
+        match corpora::crates(flags.slice)? {
             Some(corpus) => corpora.push(corpus),
             None => println!("no crate sources in cargo's registry: corpus `crates` is left out"),
         }

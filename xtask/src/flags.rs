@@ -27,11 +27,39 @@ pub enum Command {
     /// docs/STYLE.md lists them.
     Tidy,
 
+    /// Measures ours beside ast-grep and beside the physical limit, in one run.
+    ///
+    /// Each row is a ratio of medians of alternating runs: cold indexing against raw parallel
+    /// parsing, warm queries through the command line and over an open socket against
+    /// `ast-grep run`. A file of the corpus is edited before each run, and put back. Unequal
+    /// numbers of matches end the run.
+    Bench(BenchFlags),
+
     /// Compares astscope with the real ast-grep, case by case.
     ///
     /// Wants ast-grep 0.51.1 (`pip install ast-grep-cli==0.51.1`) and a built astscope. The
     /// questions lie in xtask/differential. Ends with 1 on any difference.
     Differential(DifferentialFlags),
+}
+
+/// Flags of `cargo xtask bench`.
+#[derive(Args, Debug)]
+pub struct BenchFlags {
+    /// A source tree: `elixir`, `rust` and `python` have patterns.
+    #[arg(long, value_name = "NAME=DIR", required = true)]
+    pub corpus: Vec<String>,
+
+    /// The peer.
+    #[arg(long, value_name = "PATH", default_value = "ast-grep")]
+    pub ast_grep: PathBuf,
+
+    /// Runs of each side, alternating, after one that doesn't count.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub pairs: usize,
+
+    /// Writes the table into docs/performance.md.
+    #[arg(long)]
+    pub write: bool,
 }
 
 /// Flags of `cargo xtask ci`.

@@ -3,6 +3,7 @@
 //! Rust instead of shell scripts: one tool, and it runs wherever cargo does.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod ci;
 pub mod differential;
 pub mod flags;

@@ -5,12 +5,13 @@
 use clap::Parser;
 use std::process::ExitCode;
 use xtask::flags::{Command, Flags};
-use xtask::{ci, differential, tidy};
+use xtask::{bench, ci, differential, tidy};
 
 fn main() -> ExitCode {
     let result = match Flags::parse().command {
         Command::Ci(flags) => ci::run(&flags),
         Command::Tidy => tidy::run(),
+        Command::Bench(flags) => bench::run(&flags),
         Command::Differential(flags) => differential::run(&flags),
     };
     match result {

@@ -230,6 +230,8 @@ fn spawn(dir: &RuntimeDir) -> io::Result<Child> {
         .open(log_path)?;
     Command::new(std::env::current_exe()?)
         .args(["serve", "--spawned"])
+        // mimalloc gives pages back at once: the daemon parses in bursts and holds the rest.
+        .env("MIMALLOC_PURGE_DELAY", "0")
         // A Ctrl-C in our terminal is not meant for it.
         .process_group(0)
         // It must not keep a file system busy that the user wants to unmount.

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
-use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
 /// Lines that wait for a slow client. A line is one file's matches or a 4 MiB piece of them.
@@ -39,15 +39,20 @@ struct Connection {
 
 /// Serves a client until it leaves or the daemon does.
 pub(crate) async fn serve(daemon: Arc<Daemon>, stream: UnixStream) {
-    let (mut reader, writer) = stream.into_split();
+    let (reader, writer) = stream.into_split();
     let (lines, queue) = mpsc::channel(OUTGOING_LINES_MAX);
-    spawn::task(write_lines(writer, queue));
-    let mut connection = Connection {
-        daemon: Arc::clone(&daemon),
+    let connection = Connection {
+        daemon,
         out: Outgoing::new(lines),
         in_flight: InFlight::default(),
         has_greeted: false,
     };
+    // The writer ends when the reader and all requests are done, so every answer gets out.
+    tokio::join!(read_lines(connection, reader), write_lines(writer, queue));
+}
+
+async fn read_lines(mut connection: Connection, mut reader: OwnedReadHalf) {
+    let daemon = Arc::clone(&connection.daemon);
     let mut decoder = LineDecoder::new();
     let mut buffer = vec![0; READ_BYTES];
     let mut phase = daemon.phase.subscribe();
@@ -81,8 +86,15 @@ pub(crate) async fn serve(daemon: Arc<Daemon>, stream: UnixStream) {
 }
 
 async fn write_lines(mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<Vec<u8>>) {
-    while let Some(line) = queue.recv().await {
-        if writer.write_all(&line).await.is_err() {
+    let mut lines = Vec::new();
+    while queue.recv_many(&mut lines, OUTGOING_LINES_MAX).await > 0 {
+        // Small lines go out together: a write for each costs more than their copying.
+        let written = match lines.as_slice() {
+            [line] => writer.write_all(line).await,
+            several => writer.write_all(&several.concat()).await,
+        };
+        lines.clear();
+        if written.is_err() {
             // The client is gone: closing the queue tells the requests.
             return;
         }
@@ -135,7 +147,7 @@ impl Connection {
             return refuse(ErrorCode::IncompatibleProtocol, "say `hello` first");
         }
         if *self.daemon.phase.borrow() != Phase::Running {
-            return refuse(ErrorCode::ShuttingDown, "the daemon is leaving");
+            return Err((id, shutting_down()));
         }
         let cancelled = Arc::new(AtomicBool::new(false));
         {
@@ -214,7 +226,15 @@ fn run_request(
     let mut line = Vec::new();
     let encoded = match handled {
         Ok(Ok(result)) => frame::encode_response(&mut line, id, &result),
-        Ok(Err(error)) => frame::encode_error(&mut line, Some(id), &error),
+        Ok(Err(error)) => {
+            let is_leaving = *daemon.phase.borrow() == Phase::Stopping;
+            let error = match error.error_code() {
+                // Nobody gave it up but the daemon itself.
+                Some(ErrorCode::Cancelled) if is_leaving => shutting_down(),
+                _ => error,
+            };
+            frame::encode_error(&mut line, Some(id), &error)
+        }
         Err(_panic) => {
             tracing::error!(method = request.method, "a request's handler panicked");
             let message = "a bug of the daemon's: the request's handler panicked";
@@ -226,6 +246,10 @@ fn run_request(
     if encoded.is_err() || out.send_blocking(&line).is_err() {
         tracing::debug!(id, "the client left before its answer");
     }
+}
+
+fn shutting_down() -> RpcError {
+    RpcError::new(ErrorCode::ShuttingDown, "the daemon is leaving")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -8,6 +8,7 @@ use astscope_querying::{Interrupt, QueryError};
 use astscope_synchronization::{GlobError, RefreshError, RootError};
 use astscope_syntax::{SkipReason, UnknownLanguage};
 use std::error::Error as StdError;
+use std::path::Path;
 
 /// A pattern, selector or rewrite that can't be compiled.
 pub(crate) fn compile(error: &CompileError) -> RpcError {
@@ -100,6 +101,15 @@ pub(crate) fn skipped(file: &str, reason: &SkipReason) -> RpcError {
 /// Parameters that make no sense together.
 pub(crate) fn params(message: impl Into<String>) -> RpcError {
     RpcError::new(ErrorCode::InvalidParams, message)
+}
+
+/// A path that means the same wherever the daemon was started.
+pub(crate) fn absolute<'p>(name: &str, path: &'p str) -> Result<&'p Path, RpcError> {
+    let absolute = Path::new(path);
+    if absolute.is_absolute() {
+        return Ok(absolute);
+    }
+    Err(params(format!("`{name}` must be an absolute path, not {path:?}")))
 }
 
 fn causes(error: &dyn StdError) -> Vec<String> {

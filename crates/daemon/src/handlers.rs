@@ -11,7 +11,7 @@ use crate::request::RequestContext;
 use astscope_protocol::frame::{Request, RpcError};
 use astscope_protocol::messages::{ErrorCode, OpenParams, method};
 use serde_json::value::RawValue;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Answers a request, or says why not. Runs on a thread that may block.
@@ -21,12 +21,12 @@ pub(crate) fn handle(
     request: &Request,
 ) -> Result<Box<RawValue>, RpcError> {
     match request.method.as_str() {
-        method::RUN => query::run(daemon, context, request.params()?).and_then(|it| answer(&it)),
+        method::RUN => query::run(daemon, context, &request.params()?).and_then(|it| answer(&it)),
         method::SCAN => query::scan(daemon, context, request.params()?).and_then(|it| answer(&it)),
         method::EXPLAIN => {
-            explain::explain(daemon, context, request.params()?).and_then(|it| answer(&it))
+            explain::explain(daemon, context, &request.params()?).and_then(|it| answer(&it))
         }
-        method::PARSE => parse::parse(&context, request.params()?).and_then(|it| answer(&it)),
+        method::PARSE => parse::parse(&context, &request.params()?).and_then(|it| answer(&it)),
         method::OPEN => open(daemon, &context, &request.params()?).and_then(|it| answer(&it)),
         method::STATUS => answer(&status::status(daemon, &request.params()?)),
         other => {
@@ -46,15 +46,17 @@ fn open(
     context: &RequestContext,
     params: &OpenParams,
 ) -> Result<astscope_protocol::messages::WorkspaceStatus, RpcError> {
-    let path = PathBuf::from(&params.path);
+    let path = errors::absolute("path", &params.path)?;
     let workspace =
-        daemon.workspaces.open_explicit(daemon, &path).map_err(|error| errors::root(&error))?;
+        daemon.workspaces.open_explicit(daemon, path).map_err(|error| errors::root(&error))?;
     let stop = || context.interrupt().is_some();
     let progress = context.progress("indexing");
     workspace
         .synchronizer
         .crawl(&stop, &progress)
         .map_err(|error| errors::refresh(&error, context))?;
+    // The crawl in the background may have a little left to do, but nothing to find.
+    workspace.indexed_since(context.started);
     Ok(status::workspace(&workspace, false))
 }
 

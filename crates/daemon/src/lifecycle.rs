@@ -3,17 +3,18 @@
 //! There is one daemon per user: whoever holds the lock file. The lock goes with the process,
 //! however it ends, so a socket that is found while the lock can be had is stale and is removed.
 
-use crate::spawn::{self, Pools};
+use crate::spawn;
 use crate::workspaces::Workspaces;
-use crate::{connection, handlers};
+use crate::{connection, handlers, memory};
 use astscope_protocol::messages::{Peer, StopParams};
 use astscope_protocol::{RuntimeDir, RuntimeDirError};
+use rayon::ThreadPool;
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
@@ -22,6 +23,14 @@ use tokio::sync::watch;
 
 /// Clients at the same time. Editors, CI jobs and agents of one user come nowhere near.
 const CLIENTS_MAX: u32 = 256;
+
+/// How long a daemon that leaves waits for clients to read their last answers.
+const LAST_ANSWERS_WAIT: Duration = Duration::from_secs(2);
+
+/// How long a new daemon waits for one that is finishing its last requests.
+const PREDECESSOR_WAIT: Duration = Duration::from_secs(8);
+/// How often it looks whether yet another one has come first.
+const SOCKET_LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// How the daemon runs.
 #[derive(Debug)]
@@ -92,12 +101,15 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct Daemon {
     pub(crate) workspaces: Workspaces,
-    pub(crate) pools: Pools,
+    /// Prunes, matches, and parses what a query waits for. Crawls have a pool of their own, so that
+    /// no query waits behind one.
+    pub(crate) pool: Arc<ThreadPool>,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) socket: PathBuf,
     pub(crate) idle_exit: Option<Duration>,
     pub(crate) started: Instant,
-    pub(crate) clients: AtomicU32,
+    /// Open connections.
+    pub(crate) clients: watch::Sender<u32>,
     version: String,
     /// Requests and crawls under way.
     busy: watch::Sender<u32>,
@@ -151,7 +163,7 @@ impl Daemon {
     }
 
     fn is_idle(&self) -> bool {
-        self.clients.load(Ordering::Relaxed) == 0 && *self.busy.borrow() == 0
+        *self.clients.borrow() == 0 && *self.busy.borrow() == 0
     }
 }
 
@@ -164,6 +176,7 @@ impl Daemon {
 pub fn serve(config: DaemonConfig, ready: impl FnOnce()) -> Result<(), ServeError> {
     config.runtime_dir.prepare()?;
     let _lock = lock(&config.runtime_dir)?;
+    memory::prefer_small_pages();
     let runtime = spawn::runtime().map_err(ServeError::Threads)?;
     let served = runtime.block_on(run(config, ready));
     // Requests in flight see that they are cancelled; none is waited for.
@@ -171,6 +184,8 @@ pub fn serve(config: DaemonConfig, ready: impl FnOnce()) -> Result<(), ServeErro
     served
 }
 
+/// Takes the lock. One that is held by a daemon without a socket is about to be free: that daemon
+/// is finishing its last requests.
 fn lock(runtime_dir: &RuntimeDir) -> Result<File, ServeError> {
     let path = runtime_dir.lock();
     let opened =
@@ -178,24 +193,35 @@ fn lock(runtime_dir: &RuntimeDir) -> Result<File, ServeError> {
     let file = opened.map_err(|source| ServeError::Lock { path: path.clone(), source })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(ServeError::AlreadyRunning { lock: path }),
+        Err(TryLockError::WouldBlock) if runtime_dir.socket().exists() => {
+            Err(ServeError::AlreadyRunning { lock: path })
+        }
+        Err(TryLockError::WouldBlock) => {
+            let deadline = Instant::now() + PREDECESSOR_WAIT;
+            let locked = spawn::locked(file);
+            while !runtime_dir.socket().exists() && Instant::now() < deadline {
+                if let Ok(locked) = locked.recv_timeout(SOCKET_LOOK_EVERY) {
+                    return locked.map_err(|source| ServeError::Lock { path, source });
+                }
+            }
+            Err(ServeError::AlreadyRunning { lock: path })
+        }
         Err(TryLockError::Error(source)) => Err(ServeError::Lock { path, source }),
     }
 }
 
 async fn run(config: DaemonConfig, ready: impl FnOnce()) -> Result<(), ServeError> {
-    let pools = Pools::new().map_err(|error| ServeError::Threads(io::Error::other(error)))?;
+    let pool =
+        spawn::pool("match").map_err(|error| ServeError::Threads(io::Error::other(error)))?;
     let socket = config.runtime_dir.socket();
-    let listener =
-        listen(&socket).map_err(|source| ServeError::Listen { path: socket.clone(), source })?;
     let daemon = Arc::new(Daemon {
         workspaces: Workspaces::default(),
-        pools,
+        pool: Arc::new(pool),
         phase: watch::Sender::new(Phase::Running),
         socket: socket.clone(),
         idle_exit: config.idle_exit,
         started: Instant::now(),
-        clients: AtomicU32::new(0),
+        clients: watch::Sender::new(0),
         version: config.version,
         busy: watch::Sender::new(0),
         last_activity_ms: AtomicU64::new(0),
@@ -204,17 +230,21 @@ async fn run(config: DaemonConfig, ready: impl FnOnce()) -> Result<(), ServeErro
         handlers::open_explicit(&daemon, &path)
             .map_err(|reason| ServeError::Root { path: path.clone(), reason })?;
     }
+    let listener =
+        listen(&socket).map_err(|source| ServeError::Listen { path: socket.clone(), source })?;
     spawn::task(leave_on_signal(Arc::clone(&daemon)));
     if let Some(idle) = config.idle_exit {
         spawn::task(leave_when_idle(Arc::clone(&daemon), idle));
     }
     ready();
-    accept_until_stopped(&daemon, &listener).await;
-    // New clients find no socket, and start a daemon of their own once the lock is free.
+    accept_while_running(&daemon, &listener).await;
+    // From here on a new client finds no socket and starts a daemon of its own, which waits for
+    // the lock while this one finishes.
     drop(listener);
     if let Err(error) = std::fs::remove_file(&socket) {
         tracing::warn!(%error, "cannot remove the socket");
     }
+    drain(&daemon).await;
     Ok(())
 }
 
@@ -228,8 +258,7 @@ fn listen(socket: &PathBuf) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Accepts clients while running, then waits for what is in flight if it is to be drained.
-async fn accept_until_stopped(daemon: &Arc<Daemon>, listener: &UnixListener) {
+async fn accept_while_running(daemon: &Arc<Daemon>, listener: &UnixListener) {
     let mut phase = daemon.phase.subscribe();
     loop {
         tokio::select! {
@@ -241,15 +270,26 @@ async fn accept_until_stopped(daemon: &Arc<Daemon>, listener: &UnixListener) {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },
-            _ = phase.wait_for(|phase| *phase != Phase::Running) => break,
+            _ = phase.wait_for(|phase| *phase != Phase::Running) => return,
         }
     }
+}
+
+/// Waits for what is in flight, unless it is to stop at once, and for the last answers to be read.
+async fn drain(daemon: &Daemon) {
+    let mut phase = daemon.phase.subscribe();
     let mut busy = daemon.busy.subscribe();
     tokio::select! {
         _ = busy.wait_for(|busy| *busy == 0) => {}
         _ = phase.wait_for(|phase| *phase == Phase::Stopping) => {}
     }
     daemon.stop(&StopParams { drain: false });
+    // Connections close themselves now, each when its last answer is written.
+    let mut clients = daemon.clients.subscribe();
+    let closed = clients.wait_for(|clients| *clients == 0);
+    if tokio::time::timeout(LAST_ANSWERS_WAIT, closed).await.is_err() {
+        tracing::warn!("left clients that do not read their answers");
+    }
 }
 
 fn admit(daemon: &Arc<Daemon>, stream: UnixStream) {
@@ -260,15 +300,15 @@ fn admit(daemon: &Arc<Daemon>, stream: UnixStream) {
         return;
     }
     let daemon = Arc::clone(daemon);
-    if daemon.clients.fetch_add(1, Ordering::Relaxed) >= CLIENTS_MAX {
-        daemon.clients.fetch_sub(1, Ordering::Relaxed);
+    if *daemon.clients.borrow() >= CLIENTS_MAX {
         tracing::warn!(limit = CLIENTS_MAX, "refused a connection: too many clients");
         return;
     }
+    daemon.clients.send_modify(|clients| *clients += 1);
     daemon.touch();
     spawn::task(async move {
         connection::serve(Arc::clone(&daemon), stream).await;
-        daemon.clients.fetch_sub(1, Ordering::Relaxed);
+        daemon.clients.send_modify(|clients| *clients -= 1);
         daemon.touch();
     });
 }
@@ -298,6 +338,6 @@ async fn leave_when_idle(daemon: Arc<Daemon>, limit: Duration) {
             return daemon.stop(&StopParams { drain: true });
         }
         // While somebody is connected the clock starts again with each sign of life.
-        tokio::time::sleep(left.max(Duration::from_millis(100))).await;
+        tokio::time::sleep(left.max(limit / 10)).await;
     }
 }

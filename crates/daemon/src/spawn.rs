@@ -3,14 +3,16 @@
 #![expect(clippy::disallowed_methods, reason = "this file owns the seam that the lint guards")]
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+use std::fs::File;
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::sync::mpsc;
 use tokio::runtime::{Builder, Runtime};
 
 /// Requests that run at the same time, each on a thread of its own that waits for a pool or for a
-/// slow client. More than this wait in line.
-const REQUEST_THREADS_MAX: usize = 64;
+/// slow client. More than this wait in line, so it is far above what a few clients that read
+/// nothing can hold; a thread that waits costs a few pages.
+const REQUEST_THREADS_MAX: usize = 512;
 
 /// Stack of a pool's threads. Deep trees get a stack of their own (`pattern-matcher`); this is for
 /// what parsers and matchers use otherwise.
@@ -26,26 +28,20 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
         .build()
 }
 
-/// The CPU pools: indexing apart from queries, so that a query never waits behind a crawl.
-#[derive(Clone, Debug)]
-pub(crate) struct Pools {
-    /// Reads, parses and commits.
-    pub(crate) indexing: Arc<ThreadPool>,
-    /// Prunes and matches.
-    pub(crate) matching: Arc<ThreadPool>,
+/// A pool of CPU threads, one for each core.
+pub(crate) fn pool(name: &'static str) -> Result<ThreadPool, ThreadPoolBuildError> {
+    ThreadPoolBuilder::new()
+        .thread_name(move |at| format!("astscope-{name}-{at}"))
+        .stack_size(POOL_STACK_BYTES)
+        .build()
 }
 
-impl Pools {
-    pub(crate) fn new() -> Result<Self, ThreadPoolBuildError> {
-        let pool = |name: &'static str| {
-            ThreadPoolBuilder::new()
-                .thread_name(move |at| format!("astscope-{name}-{at}"))
-                .stack_size(POOL_STACK_BYTES)
-                .build()
-                .map(Arc::new)
-        };
-        Ok(Self { indexing: pool("index")?, matching: pool("match")? })
-    }
+/// Waits for a file's lock on a thread of its own, because the wait itself has no deadline. The
+/// thread ends with the process if the lock never comes.
+pub(crate) fn locked(file: File) -> mpsc::Receiver<io::Result<File>> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    drop(std::thread::spawn(move || drop(sender.send(file.lock().map(|()| file)))));
+    receiver
 }
 
 /// Runs a future on the runtime: a connection's reader or writer, a timer.

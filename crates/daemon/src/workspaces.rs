@@ -57,7 +57,7 @@ impl Workspaces {
         }
         // A root inside the new one is served by the new one from now on: nothing is held twice.
         open.retain(|workspace| !workspace.root.starts_with(&root));
-        let workspace = Arc::new(Workspace::new(root, Arc::clone(&daemon.pools.indexing)));
+        let workspace = Arc::new(Workspace::new(root, Arc::clone(&daemon.pool)));
         open.push(Arc::clone(&workspace));
         open.sort_by(|a, b| a.root.cmp(&b.root));
         drop(open);
@@ -81,14 +81,11 @@ impl Workspaces {
         let mut parts = Vec::new();
         for (workspace, paths) in self.group(daemon, &spec) {
             let spec = WalkSpec { paths, ..spec.clone() };
-            let part = match workspace {
-                Some(workspace) => {
-                    workspace.synchronizer.refresh(&spec, !no_wait, &stop, &progress)
-                }
-                None => {
-                    let once = Synchronizer::one_shot(Arc::clone(&daemon.pools.indexing));
-                    once.refresh(&spec, true, &stop, &progress)
-                }
+            let part = if let Some(workspace) = workspace {
+                workspace.synchronizer.refresh(&spec, !no_wait, &stop, &progress)
+            } else {
+                let once = Synchronizer::one_shot(Arc::clone(&daemon.pool));
+                once.refresh(&spec, true, &stop, &progress)
             };
             parts.push(part.map_err(|error| errors::refresh(&error, context))?);
         }
@@ -96,7 +93,6 @@ impl Workspaces {
     }
 
     /// The typed paths by the workspace that serves them; `None` for those without one.
-    #[expect(clippy::type_complexity, reason = "a list of pairs, used once")]
     fn group(
         &self,
         daemon: &Arc<Daemon>,
@@ -140,14 +136,23 @@ impl Workspace {
         // Each life of a workspace has an epoch of its own, across restarts of the daemon too.
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
         let repository = Arc::new(Repository::new(u64::try_from(epoch).unwrap_or(u64::MAX)));
+        let synchronizer = Synchronizer::new(Arc::clone(&repository), root.clone(), pool);
         Self {
-            synchronizer: Synchronizer::new(Arc::clone(&repository), root.clone(), pool),
+            synchronizer,
             root,
             repository,
             indexing: AtomicBool::new(true),
             files_seen: AtomicU64::new(0),
             indexed_in_ms: OnceLock::new(),
         }
+    }
+
+    /// Notes that a crawl which began at `started` is done; the first tells how long it took.
+    pub(crate) fn indexed_since(&self, started: Instant) -> u64 {
+        let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.indexed_in_ms.get_or_init(|| ms);
+        self.indexing.store(false, Ordering::Relaxed);
+        ms
     }
 }
 
@@ -158,15 +163,19 @@ fn index(daemon: &Arc<Daemon>, workspace: &Arc<Workspace>) {
         let started = Instant::now();
         let stop = || *daemon.phase.borrow() != crate::lifecycle::Phase::Running;
         let seen = |_, total| workspace.files_seen.store(total as u64, Ordering::Relaxed);
-        let crawled = workspace.synchronizer.crawl(&stop, &seen);
+        // Of its own, and gone afterwards: what its threads' allocators and parsers held on to
+        // goes back to the system, which is a third of the memory of a small workspace.
+        let crawled = spawn::pool("index").map_err(|error| error.to_string()).and_then(|pool| {
+            let crawled = workspace.synchronizer.crawl_on(&pool, &stop, &seen);
+            crawled.map_err(|error| error.to_string())
+        });
         workspace.indexing.store(false, Ordering::Relaxed);
         match crawled {
             Ok(_) => {
-                let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-                workspace.indexed_in_ms.get_or_init(|| ms);
+                let ms = workspace.indexed_since(started);
                 tracing::info!(root = %workspace.root.display(), ms, "indexed");
             }
-            Err(error) => tracing::warn!(root = %workspace.root.display(), %error, "not indexed"),
+            Err(error) => tracing::warn!(root = %workspace.root.display(), error, "not indexed"),
         }
         drop(busy);
     });
@@ -196,13 +205,7 @@ fn walk_spec(
     selection: &Selection,
     languages: Option<Vec<Language>>,
 ) -> Result<WalkSpec, RpcError> {
-    let cwd = PathBuf::from(&selection.cwd);
-    if !cwd.is_absolute() {
-        return Err(errors::params(format!(
-            "`cwd` must be an absolute path, not {:?}",
-            selection.cwd
-        )));
-    }
+    let cwd = errors::absolute("cwd", &selection.cwd)?.to_path_buf();
     let globs = selection.language_globs.iter().map(|(name, globs)| {
         let language: Language = name.parse().map_err(|error| errors::language(&error))?;
         Ok((language, globs.clone()))

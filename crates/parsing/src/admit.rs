@@ -14,9 +14,9 @@ pub struct Limits {
     /// Bytes of text. Offsets are 32 bits wide, so never more than 4 GiB.
     pub bytes_max: u64,
     /// Levels of the tree. Matching needs a stack in proportion to the depth where a pattern
-    /// compares whole subtrees; ast-grep's own threads have 2 MiB and die near 7,000 levels
-    /// there, but answer simple patterns at any depth, so the limit is where one matching
-    /// thread's stack (a gigabyte of address space) ends.
+    /// compares whole subtrees. ast-grep 0.51.1 dies there between 4,000 and 8,000 nested
+    /// parentheses (`f($A, $A)`), but answers simple patterns at any depth: so the limit is where
+    /// the stack of one match would take a gigabyte of address space.
     pub depth_max: u32,
 }
 

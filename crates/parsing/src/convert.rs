@@ -4,11 +4,6 @@ use crate::grammar::kind_table;
 use astscope_syntax::{FieldId, Language, NodeFlags, SkipReason, TextRange, Tree, TreeBuilder};
 use tree_sitter::TreeCursor;
 
-/// Nodes per byte of source to reserve room for: above what most languages have (0.16 to 0.25,
-/// `docs/performance.md`), so that few trees grow their columns and none wastes much, as the
-/// columns are cut to size in the end.
-const NODES_PER_BYTES: usize = 3;
-
 /// Converts `tree`, which was parsed from a text of `text_len` bytes.
 pub(crate) fn compact(
     tree: &tree_sitter::Tree,
@@ -18,7 +13,8 @@ pub(crate) fn compact(
 ) -> Result<Tree, SkipReason> {
     let table = kind_table(language).ok_or(SkipReason::GrammarNotBuilt)?;
     let mut builder = TreeBuilder::new(table);
-    builder.reserve(text_len / NODES_PER_BYTES + 8);
+    // Exactly: an allocator may keep a block that was shrunk at its former size.
+    builder.reserve(tree.root_node().descendant_count());
     let mut cursor = tree.walk();
     loop {
         open(&mut builder, &cursor, text_len);

@@ -1,8 +1,9 @@
 //! Running a search over many files: parallel inside, ordered outside.
 //!
 //! Files go through the pool in windows. Within a window rayon balances them over the cores; when
-//! it is done its results are delivered in order. The first windows are small, so that the first
-//! matches come at once, and they grow, so that a slow file at the end of a window holds up little.
+//! it is done its results are delivered in order, while the pool searches the next. The first
+//! windows are small, so that the first matches come at once, and they grow, so that a slow file
+//! at the end of a window holds up little.
 
 use astscope_repository::ScopedFile;
 use rayon::ThreadPool;
@@ -82,7 +83,7 @@ pub struct Totals {
 ///
 /// `search` gets a file and how many matches are of interest at most; it gives `None` for a file
 /// that can't contain a match, else the matches. Delivery happens on the calling thread; while
-/// `deliver` blocks, at most one window of results waits.
+/// `deliver` blocks, at most two windows of results wait.
 ///
 /// # Errors
 /// When interrupted, or when `deliver` says that nobody is left to deliver to. What was delivered
@@ -97,32 +98,70 @@ pub fn execute<M: Send>(
     let mut totals = Totals::default();
     let mut rest = files;
     let mut window = WINDOW_MIN;
-    while !rest.is_empty() {
+    let mut found = Window { files: &[], matches: Ok(Vec::new()), verified: 0 };
+    loop {
         let (now, later) = rest.split_at(window.min(rest.len()));
         rest = later;
         window = (window * 2).min(WINDOW_MAX);
         // One more than allowed tells whether the limit cuts anything.
         let left = bounds.limit - totals.matches;
         let wanted = usize::try_from(left.saturating_add(1)).unwrap_or(usize::MAX);
+        let mut next = Window { files: now, matches: Ok(Vec::new()), verified: 0 };
+        // The pool searches the next window while this thread delivers the one before.
+        let delivered = pool.in_place_scope(|scope| {
+            if !now.is_empty() {
+                scope.spawn(|_| next.search(bounds, search, wanted));
+            }
+            found.deliver(bounds.limit, &mut totals, deliver)
+        });
+        delivered?;
+        if totals.limit_reached || now.is_empty() {
+            return Ok(totals);
+        }
+        found = next;
+    }
+}
+
+/// Some of the files and what was found in them.
+struct Window<'f, M> {
+    files: &'f [ScopedFile],
+    matches: Result<Vec<Vec<M>>, Interrupt>,
+    verified: u64,
+}
+
+impl<M: Send> Window<'_, M> {
+    fn search(
+        &mut self,
+        bounds: &Bounds<'_>,
+        search: &(dyn Fn(&ScopedFile, usize) -> Option<Vec<M>> + Sync),
+        wanted: usize,
+    ) {
         let verified = AtomicU64::new(0);
-        let found = pool.install(|| {
-            now.par_iter()
-                .map(|file| {
-                    if let Some(interrupt) = (bounds.interrupt)() {
-                        return Err(interrupt);
-                    }
-                    let found = search(file, wanted);
-                    verified.fetch_add(u64::from(found.is_some()), Ordering::Relaxed);
-                    Ok(found.unwrap_or_default())
-                })
-                .collect::<Result<Vec<_>, Interrupt>>()
-        })?;
-        totals.files_verified += verified.into_inner();
-        for (file, mut matches) in now.iter().zip(found) {
-            if matches.is_empty() {
+        let searched = self.files.par_iter().map(|file| {
+            if let Some(interrupt) = (bounds.interrupt)() {
+                return Err(interrupt);
+            }
+            let found = search(file, wanted);
+            verified.fetch_add(u64::from(found.is_some()), Ordering::Relaxed);
+            Ok(found.unwrap_or_default())
+        });
+        self.matches = searched.collect();
+        self.verified = verified.into_inner();
+    }
+
+    fn deliver(
+        self,
+        limit: u64,
+        totals: &mut Totals,
+        deliver: &mut Deliver<'_, M>,
+    ) -> Result<(), QueryError> {
+        let found = self.matches?;
+        totals.files_verified += self.verified;
+        for (file, mut matches) in self.files.iter().zip(found) {
+            if matches.is_empty() || totals.limit_reached {
                 continue;
             }
-            let left = bounds.limit - totals.matches;
+            let left = limit - totals.matches;
             if matches.len() as u64 > left {
                 totals.limit_reached = true;
                 matches.truncate(usize::try_from(left).unwrap_or(usize::MAX));
@@ -132,10 +171,7 @@ pub fn execute<M: Send>(
                 totals.files_matched += 1;
                 deliver(file, matches).map_err(|Gone| QueryError::Cancelled)?;
             }
-            if totals.limit_reached {
-                return Ok(totals);
-            }
         }
+        Ok(())
     }
-    Ok(totals)
 }

@@ -92,7 +92,11 @@ const MIXED: &[(&str, &str)] = &[
 
 #[test]
 fn without_a_language_each_file_is_searched_as_what_it_is_embedded_code_too() {
-    check(MIXED, "f($A)", None, &expect![[r#"
+    check(
+        MIXED,
+        "f($A)",
+        None,
+        &expect![[r#"
         a.rs: Rust f(3)
         b.js: JavaScript f(1)
         b.js: JavaScript f(2)
@@ -100,20 +104,31 @@ fn without_a_language_each_file_is_searched_as_what_it_is_embedded_code_too() {
         d.py: Python f(6)
         e.heex: Elixir f(7)
         f.ex: Elixir f(9)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn with_a_language_its_files_are_searched_and_the_parts_in_it_inside_others() {
-    check(MIXED, "f($A)", Some(Language::JavaScript), &expect![[r#"
+    check(
+        MIXED,
+        "f($A)",
+        Some(Language::JavaScript),
+        &expect![[r#"
         b.js: JavaScript f(1)
         b.js: JavaScript f(2)
         c.html: JavaScript f(4)
-    "#]]);
-    check(MIXED, "f($A)", Some(Language::Elixir), &expect![[r#"
+    "#]],
+    );
+    check(
+        MIXED,
+        "f($A)",
+        Some(Language::Elixir),
+        &expect![[r#"
         e.heex: Elixir f(7)
         f.ex: Elixir f(9)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -206,7 +221,8 @@ fn explain_shows_what_each_step_left() {
         3 with the node kinds required
         2 with the text required
         Totals { matches: 1, files_matched: 1, files_verified: 2, limit_reached: false }
-    "#]].assert_eq(&shown);
+    "#]]
+    .assert_eq(&shown);
 }
 
 #[test]

@@ -107,6 +107,17 @@ impl Synchronizer {
         stop: &(dyn Fn() -> bool + Sync),
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Scope, RefreshError> {
+        self.refresh_on(&self.pool, spec, wait, stop, progress)
+    }
+
+    fn refresh_on(
+        &self,
+        pool: &ThreadPool,
+        spec: &WalkSpec,
+        wait: bool,
+        stop: &(dyn Fn() -> bool + Sync),
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<Scope, RefreshError> {
         let started_ns = self.disk.now_ns();
         let walked = walk(spec, stop)?;
         if stop() {
@@ -118,6 +129,7 @@ impl Synchronizer {
         };
         let job = Job {
             synchronizer: self,
+            pool,
             spec,
             files: &walked.files,
             admitted: &admitted,
@@ -147,8 +159,21 @@ impl Synchronizer {
         stop: &(dyn Fn() -> bool + Sync),
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<CrawlSummary, RefreshError> {
+        self.crawl_on(&self.pool, stop, progress)
+    }
+
+    /// The same on another pool, so that no query waits for the end of a long crawl.
+    ///
+    /// # Errors
+    /// When `stop` says so.
+    pub fn crawl_on(
+        &self,
+        pool: &ThreadPool,
+        stop: &(dyn Fn() -> bool + Sync),
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<CrawlSummary, RefreshError> {
         let Some(reach) = &self.reach else { return Ok(CrawlSummary::default()) };
-        let scope = self.refresh(&WalkSpec::all_of(reach.root()), true, stop, progress)?;
+        let scope = self.refresh_on(pool, &WalkSpec::all_of(reach.root()), true, stop, progress)?;
         Ok(CrawlSummary {
             files: scope.files.len() + scope.skipped.len(),
             skipped: scope.skipped.len(),
@@ -225,6 +250,7 @@ enum Outcome {
 /// One refresh at work.
 struct Job<'j> {
     synchronizer: &'j Synchronizer,
+    pool: &'j ThreadPool,
     spec: &'j WalkSpec,
     files: &'j [Found],
     admitted: &'j [bool],
@@ -304,8 +330,8 @@ impl<'j> Job<'j> {
                 }
             }
         };
-        let n_threads = self.synchronizer.pool.current_num_threads().min(total);
-        self.synchronizer.pool.scope(|scope| {
+        let n_threads = self.pool.current_num_threads().min(total);
+        self.pool.scope(|scope| {
             for _ in 0..n_threads {
                 scope.spawn(|_| work());
             }

@@ -3,7 +3,7 @@
 //! A pattern is one line of JSON; a rule is a file of its own, whose leading comments say where it
 //! is tried: `# corpora: samples crates` and, if it needs any, `# flags: --include-metadata`.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use std::fs;
 use std::path::Path;
@@ -69,8 +69,8 @@ pub(super) fn load(data: &Path) -> Result<Vec<Case>> {
     }
     let mut names: Vec<_> = cases.iter().map(|case| &case.name).collect();
     names.sort();
-    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        anyhow::bail!("two cases are called {}", pair[0]);
+    if let Some(twice) = names.windows(2).find_map(|pair| (pair[0] == pair[1]).then_some(pair[0])) {
+        bail!("two cases are called {twice}");
     }
     Ok(cases)
 }

@@ -119,10 +119,10 @@ fn unequal(path: &str, expected: &Value, actual: &Value, lines: &mut Vec<String>
                 match (left.get(key), right.get(key)) {
                     (Some(left), Some(right)) => unequal(&inner, left, right, lines),
                     (Some(left), None) => {
-                        lines.push(format!("{inner}: only expected: {}", shortened(left)))
+                        lines.push(format!("{inner}: only expected: {}", shortened(left)));
                     }
                     (None, Some(right)) => {
-                        lines.push(format!("{inner}: only actual: {}", shortened(right)))
+                        lines.push(format!("{inner}: only actual: {}", shortened(right)));
                     }
                     (None, None) => {}
                 }

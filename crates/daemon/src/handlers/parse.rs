@@ -8,12 +8,11 @@ use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{ParseParams, ParseResult, SyntaxError};
 use astscope_syntax::render::{self, Detail};
 use astscope_syntax::{Language, SkipReason};
-use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) fn parse(
     context: &RequestContext,
-    params: ParseParams,
+    params: &ParseParams,
 ) -> Result<ParseResult, RpcError> {
     let named = params.language.as_deref().map(str::parse::<Language>).transpose();
     let named = named.map_err(|error| errors::language(&error))?;
@@ -21,7 +20,7 @@ pub(crate) fn parse(
     let (bytes, by_path) = match (&params.text, &params.path) {
         (Some(text), _) => (text.clone().into_bytes(), None),
         (None, Some(path)) => {
-            let path = Path::new(&params.cwd).join(path);
+            let path = errors::absolute("cwd", &params.cwd)?.join(path);
             let bytes = astscope_synchronization::read_file(&path)
                 .map_err(|reason| errors::skipped(&name, &reason))?;
             (bytes, Language::from_path(&path))

@@ -36,12 +36,12 @@ pub(crate) fn compile(
 pub(crate) fn run(
     daemon: &Arc<Daemon>,
     context: RequestContext,
-    params: RunParams,
+    params: &RunParams,
 ) -> Result<Summary, RpcError> {
     let context = context.with_deadline_ms(params.delivery.deadline_ms)?;
     let language = language_of(params.language.as_deref())?;
     if let Some(text) = &params.selection.stdin {
-        return run_text(&context, &params, language, text);
+        return run_text(&context, params, language, text);
     }
     if let Some(language) = language {
         // A fault in the pattern is told before anything is walked.
@@ -57,7 +57,7 @@ pub(crate) fn run(
         wanted,
         params.delivery.no_wait,
     )?;
-    let query = compile(&params, language, &scope)?;
+    let query = compile(params, language, &scope)?;
     let search = |file: &ScopedFile, limit: usize| {
         let found = query.search(file, limit)?;
         if params.delivery.files_only {
@@ -71,7 +71,7 @@ pub(crate) fn run(
         });
         Some(records.collect())
     };
-    let totals = stream(daemon, &context, &params.delivery, &scope, &search)?;
+    let totals = stream(daemon, &context, &params.delivery, &scope, &search, |records| records)?;
     Ok(Summary {
         pattern_has_error: query.pattern_has_error(),
         hints: query.hints().to_vec(),
@@ -172,7 +172,7 @@ pub(crate) fn scan(
         Some(records.collect::<Vec<_>>())
     };
     let delivery = &params.delivery;
-    let totals = stream_with(daemon, &context, delivery, &scope, &search, |records| {
+    let totals = stream(daemon, &context, delivery, &scope, &search, |records| {
         let n_errors = records.iter().filter(|(is_error, _)| *is_error).count() as u64;
         errors_found.fetch_add(n_errors, Ordering::Relaxed);
         records.into_iter().map(|(_, record)| record).collect()
@@ -180,18 +180,8 @@ pub(crate) fn scan(
     Ok(Summary { error_matches: errors_found.into_inner(), ..summary(&context, &scope, totals) })
 }
 
-fn stream(
-    daemon: &Daemon,
-    context: &RequestContext,
-    delivery: &Delivery,
-    scope: &Scope,
-    search: &(dyn Fn(&ScopedFile, usize) -> Option<Vec<Box<RawValue>>> + Sync),
-) -> Result<Totals, RpcError> {
-    stream_with(daemon, context, delivery, scope, search, |records| records)
-}
-
 /// Executes a search and sends each file's records, which `take` makes of what was found.
-fn stream_with<M: Send>(
+fn stream<M: Send>(
     daemon: &Daemon,
     context: &RequestContext,
     delivery: &Delivery,
@@ -202,12 +192,16 @@ fn stream_with<M: Send>(
     let interrupt = || context.interrupt();
     let bounds = Bounds { limit: delivery.limit.unwrap_or(u64::MAX), interrupt: &interrupt };
     let mut deliver = |file: &ScopedFile, found: Vec<M>| -> Result<(), Gone> {
+        // A slow client takes long to read what a window found, and may give up meanwhile.
+        if context.interrupt().is_some() {
+            return Err(Gone);
+        }
         let records = if delivery.files_only { Vec::new() } else { take(found) };
         let source = delivery.include_source.then(|| file.record.file.text.to_string());
         context.send_item(&file.display, file.record.content.to_string(), records, source)
     };
-    execute(&scope.files, &daemon.pools.matching, &bounds, search, &mut deliver)
-        .map_err(errors::query)
+    execute(&scope.files, &daemon.pool, &bounds, search, &mut deliver)
+        .map_err(|error| errors::query(context.interrupt().map_or(error, Into::into)))
 }
 
 fn parse_text(
@@ -255,7 +249,7 @@ fn summary(context: &RequestContext, scope: &Scope, totals: Totals) -> Summary {
 
 fn skipped_files(scope: &Scope) -> Vec<SkippedFile> {
     let skipped = scope.skipped.iter();
-    skipped.map(|(path, reason)| wire::skipped(path.to_string(), reason)).collect()
+    skipped.map(|(path, reason)| wire::skipped(path.clone(), reason)).collect()
 }
 
 fn elapsed_us(context: &RequestContext) -> u64 {

@@ -22,7 +22,7 @@ pub(crate) fn status(daemon: &Daemon, params: &StatusParams) -> StatusResult {
         socket: daemon.socket.to_string_lossy().into_owned(),
         uptime_seconds: daemon.started.elapsed().as_secs(),
         idle_exit_seconds: daemon.idle_exit.map(|idle| idle.as_secs()),
-        clients: daemon.clients.load(Ordering::Relaxed),
+        clients: *daemon.clients.borrow(),
         memory,
         workspaces: workspaces.iter().map(|it| workspace(it, params.skipped_files)).collect(),
     }

@@ -52,7 +52,18 @@ fn steps() -> Vec<Step> {
             "clippy",
             &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
         ),
-        cargo("slim", &["check", "-p", "astscope-cli", "--no-default-features", "--locked"]),
+        cargo(
+            "slim",
+            &[
+                "check",
+                "-p",
+                "astscope-cli",
+                "--no-default-features",
+                "--features",
+                "lang-core",
+                "--locked",
+            ],
+        ),
         Step {
             name: "doc",
             work: Work::Cargo(

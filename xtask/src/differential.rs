@@ -1,8 +1,8 @@
 //! The differential test: astscope answers what the real ast-grep answers, object for object.
 //!
 //! Both programs get the same arguments in the same directory; their JSON is compared as multisets
-//! ([`compare`]). Questions are data ([`cases`]), source trees are made or found ([`corpora`]), and
-//! [`random`] asks questions that nobody wrote down. A case without hits proves nothing, so it
+//! (`compare`). Questions are data (`cases`), source trees are made or found (`corpora`), and
+//! `random` asks questions that nobody wrote down. A case without hits proves nothing, so it
 //! doesn't count, and a run with too few that count fails.
 #![expect(clippy::print_stdout, reason = "its output is the report")]
 

@@ -338,6 +338,7 @@ async fn leave_when_idle(daemon: Arc<Daemon>, limit: Duration) {
             return daemon.stop(&StopParams { drain: true });
         }
         // While somebody is connected the clock starts again with each sign of life.
-        tokio::time::sleep(left.max(limit / 10)).await;
+        // A limit of nothing must not become a loop without rest.
+        tokio::time::sleep(left.max(limit / 10).max(Duration::from_millis(10))).await;
     }
 }

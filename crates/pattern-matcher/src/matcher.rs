@@ -20,6 +20,9 @@ pub const PATTERN_BYTES_MAX: usize = 256 << 10;
 /// Levels that a pattern may have. Matching recurses over the pattern, on the caller's stack.
 const PATTERN_DEPTH_MAX: usize = 1_000;
 
+/// Candidates after which a search looks whether to stop: some tens of microseconds of matching.
+const CANDIDATES_A_LOOK: usize = 256;
+
 /// What to look for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MatcherSpec {
@@ -165,13 +168,20 @@ impl Matcher {
     ///
     /// Does not ask [`Self::requirement`]: that is the caller's, who may know the answer.
     pub fn find_all(&self, doc: CompactDoc, limit: usize) -> Vec<Match> {
+        self.find_until(doc, limit, &|| false)
+    }
+
+    /// The same until `stop` says so, which is asked every few hundred nodes.
+    pub fn find_until(&self, doc: CompactDoc, limit: usize, stop: &dyn Fn() -> bool) -> Vec<Match> {
         let depth = doc.parsed().tree.depth();
         stack::sized_for(depth, || {
             let root = ast_grep_core::AstGrep::doc(doc);
             let doc = root.root().get_doc();
             let fixer = self.fixer.as_ref();
-            let candidates = candidates(doc, self.kinds.as_ref());
-            let found = candidates.filter_map(|id| self.rule.match_node(root.adopt(doc.node(id))));
+            let candidates = candidates(doc, self.kinds.as_ref()).enumerate();
+            let candidates = candidates.take_while(|(n, _)| n % CANDIDATES_A_LOOK != 0 || !stop());
+            let found =
+                candidates.filter_map(|(_, id)| self.rule.match_node(root.adopt(doc.node(id))));
             found.take(limit).map(|found| Match::new(&found, &self.rule, fixer)).collect()
         })
     }

@@ -179,6 +179,17 @@ fn a_limit_cuts_after_as_many_matches() {
 }
 
 #[test]
+fn a_search_within_one_file_ends_when_told() {
+    let file = file(&"f(1);".repeat(10_000), Language::JavaScript);
+    let matcher = Matcher::compile(Language::JavaScript, &spec("$A"), None).expect("it is valid");
+    let looks = std::cell::Cell::new(0);
+    let stop = || looks.replace(looks.get() + 1) == 3;
+    let found = matcher.find_until(CompactDoc::host(file), usize::MAX, &stop);
+    assert_eq!(looks.get(), 4);
+    assert!(found.len() < 1_000, "{} of more than 30,000", found.len());
+}
+
+#[test]
 fn the_added_languages_match_patterns() {
     let count = |language, source: &str, pattern: &str| {
         let matcher = Matcher::compile(language, &spec(pattern), None).expect("it is valid");

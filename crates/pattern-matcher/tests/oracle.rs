@@ -1,6 +1,6 @@
 //! The law of this crate: the same matches as ast-grep over tree-sitter's own nodes, from the
 //! same library, in one process; and no requirement that rules a match out.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test panics when it fails")]
+#![expect(clippy::unwrap_used, reason = "a test panics when it fails")]
 
 use ast_grep_config::{CombinedScan, GlobalRules, RuleConfig, from_yaml_string};
 use ast_grep_core::matcher::{Pattern, PatternError};

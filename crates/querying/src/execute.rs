@@ -29,7 +29,7 @@ pub enum Interrupt {
 pub struct Bounds<'b> {
     /// Matches at most.
     pub limit: u64,
-    /// Asked before each file.
+    /// Asked before and after each file.
     pub interrupt: &'b (dyn Fn() -> Option<Interrupt> + Sync),
 }
 
@@ -143,7 +143,8 @@ impl<M: Send> Window<'_, M> {
             }
             let found = search(file, wanted);
             verified.fetch_add(u64::from(found.is_some()), Ordering::Relaxed);
-            Ok(found.unwrap_or_default())
+            // A search that was interrupted has found less than there is.
+            (bounds.interrupt)().map_or_else(|| Ok(found.unwrap_or_default()), Err)
         });
         self.matches = searched.collect();
         self.verified = verified.into_inner();

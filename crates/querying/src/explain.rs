@@ -38,7 +38,7 @@ pub fn explain(
         ("with the text required", count(&|file| query.admits(file))),
     ];
     let search = |file: &ScopedFile, limit: usize| {
-        let found = query.search(file, limit)?;
+        let found = query.search(file, limit, &|| (bounds.interrupt)().is_some())?;
         Some(vec![(); found.iter().map(|tree| tree.matches.len()).sum()])
     };
     let totals = execute(files, pool, bounds, &search, &mut |_, _| Ok::<(), Gone>(()))?;

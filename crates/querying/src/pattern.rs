@@ -140,7 +140,13 @@ impl PatternQuery {
     }
 
     /// All matches in the file, host tree first, at most `limit`; `None` if it can't have any.
-    pub fn search(&self, file: &ScopedFile, limit: usize) -> Option<Vec<TreeMatches>> {
+    /// Ends early when `stop` says so.
+    pub fn search(
+        &self,
+        file: &ScopedFile,
+        limit: usize,
+        stop: &dyn Fn() -> bool,
+    ) -> Option<Vec<TreeMatches>> {
         if !self.admits(file) {
             return None;
         }
@@ -157,7 +163,7 @@ impl PatternQuery {
             if !matcher.requirement().admits(text, doc.parsed()) {
                 continue;
             }
-            let matches = matcher.find_all(doc.clone(), left);
+            let matches = matcher.find_until(doc.clone(), left, stop);
             left -= matches.len();
             if !matches.is_empty() {
                 found.push(TreeMatches { doc, matches });

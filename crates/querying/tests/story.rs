@@ -11,6 +11,7 @@ use astscope_syntax::{ContentId, Language};
 use expect_test::{Expect, expect};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,7 +56,7 @@ fn run(files: &[ScopedFile], query: &PatternQuery, limit: u64) -> (String, Total
     let mut shown = String::new();
     let bounds = Bounds { limit, interrupt: &|| None };
     let search = |file: &ScopedFile, limit: usize| {
-        let found = query.search(file, limit)?;
+        let found = query.search(file, limit, &|| false)?;
         let texts = found.iter().flat_map(|tree| {
             let language = tree.doc.language();
             tree.matches.iter().map(move |found| {
@@ -66,7 +67,7 @@ fn run(files: &[ScopedFile], query: &PatternQuery, limit: u64) -> (String, Total
     };
     let mut deliver = |file: &ScopedFile, found: Vec<String>| -> Result<(), Gone> {
         for text in found {
-            shown += &format!("{}: {text}\n", file.display);
+            writeln!(shown, "{}: {text}", file.display).unwrap();
         }
         Ok(())
     };
@@ -208,12 +209,12 @@ fn explain_shows_what_each_step_left() {
     let plan = explain(&query, &files, &pool(), &bounds).unwrap();
     let mut shown = String::new();
     for (language, lines) in &plan.requirements {
-        shown += &format!("{language}: {}\n", lines.join("; "));
+        writeln!(shown, "{language}: {}", lines.join("; ")).unwrap();
     }
     for (step, files) in &plan.steps {
-        shown += &format!("{files} {step}\n");
+        writeln!(shown, "{files} {step}").unwrap();
     }
-    shown += &format!("{:?}\n", plan.totals);
+    writeln!(shown, "{:?}", plan.totals).unwrap();
     expect![[r#"
         JavaScript: kind call_expression; text "render"; kind identifier; kind arguments
         5 files selected

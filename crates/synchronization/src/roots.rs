@@ -115,16 +115,16 @@ mod tests {
 
     fn tree() -> Fixture {
         Fixture::parse(
-            "//- /home/project/.git/HEAD\n\n//- /home/project/lib/a.ex\n\n\
-             //- /home/worktree/.git\ngitdir: x\n//- /home/worktree/b.ex\n\n\
-             //- /home/plain/deep/c.ex\n\n//- /home/d.ex\n\n//- /home/.git/HEAD\n",
+            "//- /users/project/.git/HEAD\n\n//- /users/project/lib/a.ex\n\n\
+             //- /users/worktree/.git\ngitdir: x\n//- /users/worktree/b.ex\n\n\
+             //- /users/plain/deep/c.ex\n\n//- /users/d.ex\n\n//- /users/.git/HEAD\n",
         )
     }
 
     #[track_caller]
     fn check(tree: &Fixture, path: &str, watched: &[&str], expected: &RootDecision) {
         let watched: Vec<_> = watched.iter().map(|dir| tree.path(dir)).collect();
-        let home = tree.path("home");
+        let home = tree.path("users");
         let decision = decide_for(&tree.path(path), &watched, Some(&home)).expect("exists");
         assert_eq!(&decision, expected, "{path}");
     }
@@ -132,45 +132,45 @@ mod tests {
     #[test]
     fn the_nearest_watched_ancestor_comes_first() {
         let tree = tree();
-        let watched = ["home", "home/project/lib"];
-        let lib = RootDecision::Watched(tree.path("home/project/lib"));
-        check(&tree, "home/project/lib/a.ex", &watched, &lib);
-        check(&tree, "home/d.ex", &watched, &RootDecision::Watched(tree.path("home")));
+        let watched = ["users", "users/project/lib"];
+        let lib = RootDecision::Watched(tree.path("users/project/lib"));
+        check(&tree, "users/project/lib/a.ex", &watched, &lib);
+        check(&tree, "users/d.ex", &watched, &RootDecision::Watched(tree.path("users")));
     }
 
     #[test]
     fn then_the_top_of_version_control_then_the_directory_itself() {
         let tree = tree();
         let new = |path: &str| RootDecision::New(tree.path(path));
-        check(&tree, "home/project/lib/a.ex", &[], &new("home/project"));
-        check(&tree, "home/project/lib", &[], &new("home/project"));
-        check(&tree, "home/worktree/b.ex", &[], &new("home/worktree"));
-        check(&tree, "home/plain/deep/c.ex", &[], &new("home/plain/deep"));
-        check(&tree, "home/plain", &[], &new("home/plain"));
+        check(&tree, "users/project/lib/a.ex", &[], &new("users/project"));
+        check(&tree, "users/project/lib", &[], &new("users/project"));
+        check(&tree, "users/worktree/b.ex", &[], &new("users/worktree"));
+        check(&tree, "users/plain/deep/c.ex", &[], &new("users/plain/deep"));
+        check(&tree, "users/plain", &[], &new("users/plain"));
     }
 
     #[test]
     fn the_home_directory_and_the_disk_are_never_chosen_unasked() {
         let tree = tree();
-        check(&tree, "home", &[], &RootDecision::OneShot);
-        check(&tree, "home/d.ex", &[], &RootDecision::OneShot);
+        check(&tree, "users", &[], &RootDecision::OneShot);
+        check(&tree, "users/d.ex", &[], &RootDecision::OneShot);
         let disk = decide_for(Path::new("/"), &[], None).expect("exists");
         assert_eq!(disk, RootDecision::OneShot);
-        assert_eq!(explicit(&tree.path("home")).expect("a directory"), tree.path("home"));
-        let error = explicit(&tree.path("home/d.ex")).expect_err("a file");
+        assert_eq!(explicit(&tree.path("users")).expect("a directory"), tree.path("users"));
+        let error = explicit(&tree.path("users/d.ex")).expect_err("a file");
         assert!(error.to_string().ends_with("d.ex: it is not a directory"), "{error}");
     }
 
     #[test]
     fn symlinks_lead_to_the_same_root_with_the_same_identity() {
         let tree = tree();
-        symlink(tree.path("home/project"), tree.path("link")).expect("a link");
-        check(&tree, "link/lib", &[], &RootDecision::New(tree.path("home/project")));
-        let watched = RootDecision::Watched(tree.path("home/project"));
-        check(&tree, "link/lib", &["home/project"], &watched);
+        symlink(tree.path("users/project"), tree.path("link")).expect("a link");
+        check(&tree, "link/lib", &[], &RootDecision::New(tree.path("users/project")));
+        let watched = RootDecision::Watched(tree.path("users/project"));
+        check(&tree, "link/lib", &["users/project"], &watched);
         let id = |path: &str| RootId::of(&tree.path(path)).expect("exists");
-        assert_eq!(id("link"), id("home/project"));
-        assert_ne!(id("home"), id("home/project"));
+        assert_eq!(id("link"), id("users/project"));
+        assert_ne!(id("users"), id("users/project"));
         assert!(decide(&tree.path("nothing"), &[]).is_err());
     }
 }

@@ -17,7 +17,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use support::{Event, Watched, watch};
 
 fn small() -> Watched {
-    let fixture = Fixture::parse("//- /root/a.json\n1\n//- /root/lib/b.json\n2\n");
+    let fixture = Fixture::parse("//- /top/a.json\n1\n//- /top/lib/b.json\n2\n");
     watch(fixture, 2, Limits::DAEMON)
 }
 
@@ -25,7 +25,7 @@ fn small() -> Watched {
 fn many(n: usize, n_threads: usize) -> Watched {
     let fixture = Fixture::empty();
     for i in 0..n {
-        fixture.write(format!("root/{}/{i}.json", i % 7), format!("[{i}]"));
+        fixture.write(format!("top/{}/{i}.json", i % 7), format!("[{i}]"));
     }
     watch(fixture, n_threads, Limits::DAEMON)
 }
@@ -53,7 +53,7 @@ fn rewrite(path: &Path, text: &str, mtime: i64) {
 fn what_is_proven_unchanged_is_not_read_again() {
     let watched = small();
     assert_eq!(watched.see(&["."]), ["a.json=1", "lib/b.json=2"]);
-    assert_eq!(watched.opened(), ["root/a.json", "root/lib/b.json"]);
+    assert_eq!(watched.opened(), ["top/a.json", "top/lib/b.json"]);
     let revision = watched.repository.snapshot().revision();
     assert_eq!(watched.see(&["."]), ["a.json=1", "lib/b.json=2"]);
     assert_eq!(watched.see(&["lib"]), ["lib/b.json=2"]);
@@ -65,7 +65,7 @@ fn what_is_proven_unchanged_is_not_read_again() {
 fn an_edit_within_the_racy_window_is_seen_though_size_and_times_are_the_same() {
     let watched = small();
     watched.control.ahead_ns.store(0, Ordering::Relaxed);
-    let path = watched.fixture.path("root/a.json");
+    let path = watched.fixture.path("top/a.json");
     set_mtime(&path, 1_000_000);
     assert_eq!(watched.see(&["a.json"]), ["a.json=1"]);
     for text in ["3", "4", "5", "6"] {
@@ -95,7 +95,7 @@ fn a_young_file_is_read_again_but_not_parsed_again() {
 #[test]
 fn an_edit_whose_old_time_was_restored_is_seen() {
     let watched = small();
-    let path = watched.fixture.path("root/a.json");
+    let path = watched.fixture.path("top/a.json");
     set_mtime(&path, 1_000_000);
     assert_eq!(watched.see(&["a.json"]), ["a.json=1"]);
     rewrite(&path, "7\n", 1_000_000);
@@ -106,8 +106,8 @@ fn an_edit_whose_old_time_was_restored_is_seen() {
 fn a_file_that_replaces_another_is_seen() {
     let watched = small();
     assert_eq!(watched.see(&["a.json"]), ["a.json=1"]);
-    watched.fixture.write("root/new", "8\n");
-    fs::rename(watched.fixture.path("root/new"), watched.fixture.path("root/a.json")).unwrap();
+    watched.fixture.write("top/new", "8\n");
+    fs::rename(watched.fixture.path("top/new"), watched.fixture.path("top/a.json")).unwrap();
     assert_eq!(watched.see(&["a.json"]), ["a.json=8"]);
 }
 
@@ -115,10 +115,10 @@ fn a_file_that_replaces_another_is_seen() {
 fn what_is_deleted_goes_from_the_answer_and_then_from_the_repository() {
     let watched = small();
     assert_eq!(watched.see(&["."]).len(), 2);
-    watched.fixture.remove("root/lib");
+    watched.fixture.remove("top/lib");
     assert_eq!(watched.see(&["."]), ["a.json=1"]);
-    assert_eq!(watched.held(), ["root/a.json"]);
-    watched.fixture.remove("root/a.json");
+    assert_eq!(watched.held(), ["top/a.json"]);
+    watched.fixture.remove("top/a.json");
     watched.synchronizer.crawl(&|| false, &|_, _| {}).unwrap();
     assert_eq!(watched.held(), [""; 0]);
 }
@@ -127,31 +127,31 @@ fn what_is_deleted_goes_from_the_answer_and_then_from_the_repository() {
 fn a_file_that_comes_to_be_ignored_goes_too() {
     let watched = small();
     assert_eq!(watched.see(&["."]).len(), 2);
-    watched.fixture.write("root/.ignore", "lib/\n");
+    watched.fixture.write("top/.ignore", "lib/\n");
     assert_eq!(watched.see(&["."]), ["a.json=1"]);
-    assert_eq!(watched.held(), ["root/a.json"]);
+    assert_eq!(watched.held(), ["top/a.json"]);
 }
 
 #[test]
 fn a_language_prunes_only_its_own_files() {
     let watched = small();
-    watched.fixture.write("root/c.html", "<p>");
+    watched.fixture.write("top/c.html", "<p>");
     assert_eq!(watched.see(&["."]).len(), 3);
-    watched.fixture.remove("root/c.html");
-    watched.fixture.remove("root/a.json");
+    watched.fixture.remove("top/c.html");
+    watched.fixture.remove("top/a.json");
     let spec = WalkSpec { languages: Some(vec![Language::Json]), ..watched.spec(&["."]) };
     assert_eq!(watched.refresh(&spec).unwrap().files.len(), 1);
-    assert_eq!(watched.held(), ["root/c.html", "root/lib/b.json"]);
+    assert_eq!(watched.held(), ["top/c.html", "top/lib/b.json"]);
 }
 
 #[test]
 fn a_file_that_vanishes_between_walk_and_read_is_skipped_and_forgotten() {
     let watched = small();
     assert_eq!(watched.see(&["."]).len(), 2);
-    rewrite(&watched.fixture.path("root/a.json"), "9\n", 1);
+    rewrite(&watched.fixture.path("top/a.json"), "9\n", 1);
     watched.inject(|path, _| path.ends_with("a.json").then_some(Event::Fails(ErrorKind::NotFound)));
     assert_eq!(watched.see(&["."]), ["lib/b.json=2", "a.json:vanished"]);
-    assert_eq!(watched.held(), ["root/lib/b.json"]);
+    assert_eq!(watched.held(), ["top/lib/b.json"]);
 }
 
 #[test]
@@ -177,21 +177,21 @@ fn a_file_that_changes_while_it_is_read_is_read_again_and_given_up_in_the_end() 
         changes.then_some(Event::ChangesWhileRead)
     });
     assert_eq!(watched.see(&["."]), ["a.json=1", "lib/b.json:unstable"]);
-    assert_eq!(watched.opened(), [["root/a.json"; 3], ["root/lib/b.json"; 3]].concat());
+    assert_eq!(watched.opened(), [["top/a.json"; 3], ["top/lib/b.json"; 3]].concat());
 }
 
 #[test]
 fn skipped_files_say_why_and_are_not_read_again() {
     let limits = Limits { bytes_max: 10, ..Limits::DAEMON };
-    let watched = watch(Fixture::parse("//- /root/empty.json\n"), 2, limits);
-    watched.fixture.write("root/bad.json", b"\"\xff\"");
-    watched.fixture.write("root/big.json", "[1, 2, 3, 4]");
+    let watched = watch(Fixture::parse("//- /top/empty.json\n"), 2, limits);
+    watched.fixture.write("top/bad.json", b"\"\xff\"");
+    watched.fixture.write("top/big.json", "[1, 2, 3, 4]");
     let expected = ["bad.json:not_utf8", "big.json:over_size_limit", "empty.json:empty"];
     assert_eq!(watched.see(&["."]), expected);
     assert_eq!(watched.opened().len(), 3);
     assert_eq!(watched.see(&["."]), expected);
     assert_eq!(watched.opened(), [""; 0]);
-    rewrite(&watched.fixture.path("root/empty.json"), "1", 1);
+    rewrite(&watched.fixture.path("top/empty.json"), "1", 1);
     assert_eq!(watched.see(&["."]), ["empty.json=1", expected[0], expected[1]]);
     assert_eq!(watched.repository.snapshot().totals().skipped.len(), 2);
 }
@@ -200,7 +200,7 @@ fn skipped_files_say_why_and_are_not_read_again() {
 fn equal_content_is_parsed_once() {
     let watched = small();
     assert_eq!(watched.see(&["."]).len(), 2);
-    watched.fixture.write("root/copy.json", "1\n");
+    watched.fixture.write("top/copy.json", "1\n");
     let scope = watched.refresh(&watched.spec(&["a.json", "copy.json"])).unwrap();
     assert!(Arc::ptr_eq(&scope.files[0].record.file, &scope.files[1].record.file));
 }
@@ -208,11 +208,11 @@ fn equal_content_is_parsed_once() {
 #[test]
 fn what_lies_outside_the_root_or_is_ignored_is_answered_but_not_kept() {
     let fixture = Fixture::parse(
-        "//- /outside/o.json\n1\n//- /root/.ignore\nign/\n//- /root/ign/deep/i.json\n2\n\
-         //- /root/.hidden/h.json\n3\n//- /root/a.json\n4\n",
+        "//- /outside/o.json\n1\n//- /top/.ignore\nign/\n//- /top/ign/deep/i.json\n2\n\
+         //- /top/.hidden/h.json\n3\n//- /top/a.json\n4\n",
     );
-    symlink("../outside", fixture.path("root/out")).unwrap();
-    symlink("a.json", fixture.path("root/link.json")).unwrap();
+    symlink("../outside", fixture.path("top/out")).unwrap();
+    symlink("a.json", fixture.path("top/link.json")).unwrap();
     let watched = watch(fixture, 2, Limits::DAEMON);
     assert_eq!(watched.see(&["ign"]), ["ign/deep/i.json=2"]);
     assert_eq!(watched.see(&["ign/deep/i.json"]), ["ign/deep/i.json=2"]);
@@ -226,25 +226,25 @@ fn what_lies_outside_the_root_or_is_ignored_is_answered_but_not_kept() {
     assert_eq!((scope.files.len(), scope.revision), (1, None), "nothing comes from the root");
     assert_eq!(watched.held(), [""; 0]);
     assert_eq!(watched.see(&["link.json"]), ["link.json=4"]);
-    assert_eq!(watched.held(), ["root/a.json"], "a symlink's target has its own place");
+    assert_eq!(watched.held(), ["top/a.json"], "a symlink's target has its own place");
 }
 
 #[test]
 fn directories_made_after_the_crawl_are_indexed() {
     let watched = small();
     watched.synchronizer.crawl(&|| false, &|_, _| {}).unwrap();
-    watched.fixture.write("root/lib/new/er/c.json", "3\n");
-    watched.fixture.write("root/lib/d.json", "4\n");
+    watched.fixture.write("top/lib/new/er/c.json", "3\n");
+    watched.fixture.write("top/lib/d.json", "4\n");
     assert_eq!(watched.see(&["lib/new/er"]), ["lib/new/er/c.json=3"]);
     assert_eq!(watched.see(&["lib/d.json"]), ["lib/d.json=4"]);
-    let expected = ["root/a.json", "root/lib/b.json", "root/lib/d.json", "root/lib/new/er/c.json"];
+    let expected = ["top/a.json", "top/lib/b.json", "top/lib/d.json", "top/lib/new/er/c.json"];
     assert_eq!(watched.held(), expected);
 }
 
 #[test]
 fn a_root_with_a_symlink_loop_is_crawled() {
     let watched = small();
-    symlink("..", watched.fixture.path("root/lib/up")).unwrap();
+    symlink("..", watched.fixture.path("top/lib/up")).unwrap();
     let summary = watched.synchronizer.crawl(&|| false, &|_, _| {}).unwrap();
     assert_eq!((summary.files, summary.skipped), (2, 0));
     let follow = WalkSpec { follow: true, ..watched.spec(&["."]) };

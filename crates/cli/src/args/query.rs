@@ -102,7 +102,7 @@ pub(crate) enum IgnoreArg {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = PRINTING)]
 pub(crate) struct OutputArgs {
-    /// Confirm each rewrite: [y]es, [n]o, [a]ll, [q]uit, [e]dit.
+    /// Confirm each rewrite: y (yes), n (no), a (all), q (quit), e (edit).
     #[arg(short, long)]
     pub(crate) interactive: bool,
     /// Apply all rewrites without confirmation.

@@ -59,7 +59,7 @@ pub(crate) fn run(
     )?;
     let query = compile(params, language, &scope)?;
     let search = |file: &ScopedFile, limit: usize| {
-        let found = query.search(file, limit)?;
+        let found = query.search(file, limit, &|| context.interrupt().is_some())?;
         if params.delivery.files_only {
             return Some(found.first().map(|_| RawValue::NULL.to_owned()).into_iter().collect());
         }

@@ -75,7 +75,7 @@ pub(crate) struct Watched {
     pub(crate) control: Arc<Control>,
 }
 
-/// The root is the fixture's directory `root`; files elsewhere in the fixture are outside. The
+/// The root is the fixture's directory `top`; files elsewhere in the fixture are outside. The
 /// clock is a second ahead, so that what was just written can be trusted.
 pub(crate) fn watch(fixture: Fixture, n_threads: usize, limits: Limits) -> Watched {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
@@ -83,7 +83,7 @@ pub(crate) fn watch(fixture: Fixture, n_threads: usize, limits: Limits) -> Watch
     let control = Arc::new(Control::default());
     control.ahead_ns.store(1_000_000_000, Ordering::Relaxed);
     let synchronizer =
-        Synchronizer::new(Arc::clone(&repository), fixture.path("root"), Arc::new(pool))
+        Synchronizer::new(Arc::clone(&repository), fixture.path("top"), Arc::new(pool))
             .with_disk(Box::new(TestDisk(Arc::clone(&control))))
             .with_limits(limits);
     Watched { fixture, repository, synchronizer, control }
@@ -92,7 +92,7 @@ pub(crate) fn watch(fixture: Fixture, n_threads: usize, limits: Limits) -> Watch
 impl Watched {
     pub(crate) fn spec(&self, paths: &[&str]) -> WalkSpec {
         let paths = paths.iter().map(|path| (*path).to_owned()).collect();
-        WalkSpec { cwd: self.fixture.path("root"), paths, ..WalkSpec::default() }
+        WalkSpec { cwd: self.fixture.path("top"), paths, ..WalkSpec::default() }
     }
 
     pub(crate) fn refresh(&self, spec: &WalkSpec) -> Result<Scope, RefreshError> {

@@ -243,7 +243,7 @@ fn run_request(
     };
     // Before the answer is out, so that a client that has it may use the id again.
     lock(in_flight).remove(&id);
-    if encoded.is_err() || out.send_blocking(&line).is_err() {
+    if encoded.is_err() || out.send_blocking(line).is_err() {
         tracing::debug!(id, "the client left before its answer");
     }
 }

@@ -1,5 +1,6 @@
 //! One request in flight: how it is given up, and how its answer gets out.
 
+use astscope_protocol::LINE_BYTES_MAX;
 use astscope_protocol::frame::{self, RpcError};
 use astscope_protocol::messages::{ErrorCode, Item, Progress, method};
 use astscope_querying::{Gone, Interrupt};
@@ -26,9 +27,12 @@ impl Outgoing {
     }
 
     /// Queues a line from a thread that may block, in chunks where it is too long.
-    pub(crate) fn send_blocking(&self, line: &[u8]) -> Result<(), Gone> {
+    pub(crate) fn send_blocking(&self, line: Vec<u8>) -> Result<(), Gone> {
+        if line.len() <= LINE_BYTES_MAX {
+            return self.lines.blocking_send(line).map_err(|_closed| Gone);
+        }
         let stream = self.chunk_streams.fetch_add(1, Ordering::Relaxed);
-        for piece in frame::split_line(line, stream) {
+        for piece in frame::split_line(&line, stream) {
             let piece = piece.map_err(|_too_large| Gone)?;
             self.lines.blocking_send(piece.into_owned()).map_err(|_closed| Gone)?;
         }
@@ -89,7 +93,7 @@ impl RequestContext {
         let item = Item { id: self.id, file: file.to_owned(), content_id, matches, source };
         let mut line = Vec::new();
         frame::encode_notification(&mut line, method::ITEM, &item).map_err(|_unencodable| Gone)?;
-        self.out.send_blocking(&line)
+        self.out.send_blocking(line)
     }
 
     /// A callback that reports how far a phase is, not too often.

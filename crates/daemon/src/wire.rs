@@ -6,6 +6,7 @@ use astscope_protocol::messages as wire;
 use astscope_synchronization::IgnoreSource;
 use astscope_syntax::{LineIndex, TextRange};
 use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 type Lines = LineIndex<Arc<str>>;
@@ -32,18 +33,18 @@ pub(crate) fn scan_record(
     let lines = doc.lines();
     let text = &doc.file().text;
     let mut record = record(doc, file, &found.found, wire::Context::default());
-    record.rule_id = Some(rule.id.clone());
-    record.severity = Some(severity_name(&rule.severity).to_owned());
-    record.note = Some(rule.note.clone());
-    record.message = Some(found.message.clone());
+    record.rule_id = Some(&rule.id);
+    record.severity = Some(severity_name(&rule.severity));
+    record.note = Some(rule.note.as_deref());
+    record.message = Some(&found.message);
     record.labels = found
         .labels
         .iter()
-        .map(|label| wire::Label {
-            text: text[label.range.to_usize()].to_owned(),
+        .map(|label| Label {
+            text: &text[label.range.to_usize()],
             range: range(lines, label.range),
-            message: label.message.clone(),
-            style: if label.is_primary { "primary" } else { "secondary" }.to_owned(),
+            message: label.message.as_deref(),
+            style: if label.is_primary { "primary" } else { "secondary" },
         })
         .collect();
     if include_metadata {
@@ -56,32 +57,87 @@ pub(crate) fn scan_record(
     raw(&record)
 }
 
-fn record(
-    doc: &CompactDoc,
-    file: &str,
-    found: &Match,
+/// [`wire::MatchRecord`] with borrowed texts, because copying them first costs as much as writing
+/// them out; a test sees to it that both write the same.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Record<'a> {
+    text: &'a str,
+    range: wire::Range,
+    file: &'a str,
+    lines: &'a str,
+    char_count: wire::CharCount,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replacement: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replacement_offsets: Option<wire::ByteRange>,
+    language: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    meta_variables: Option<MetaVariables<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    severity: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<Option<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    labels: Vec<Label<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    fixes: Vec<wire::Fix>,
+}
+
+#[derive(serde::Serialize)]
+struct MetaVariables<'a> {
+    single: BTreeMap<&'a str, Captured<'a>>,
+    multi: BTreeMap<&'a str, Vec<Captured<'a>>>,
+    transformed: BTreeMap<&'a str, &'a str>,
+}
+
+#[derive(serde::Serialize)]
+struct Captured<'a> {
+    text: &'a str,
+    range: wire::Range,
+}
+
+#[derive(serde::Serialize)]
+struct Label<'a> {
+    text: &'a str,
+    range: wire::Range,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    style: &'static str,
+}
+
+fn record<'a>(
+    doc: &'a CompactDoc,
+    file: &'a str,
+    found: &'a Match,
     context: wire::Context,
-) -> wire::MatchRecord {
+) -> Record<'a> {
     let lines = doc.lines();
     let text = &*doc.file().text;
     let excerpt = display::excerpt(text, found.range, context.before, context.after);
+    let shown = found.range.start as usize - excerpt.leading.len()
+        ..found.range.end as usize + excerpt.trailing.len();
     let chosen = found.fixes.first();
-    wire::MatchRecord {
-        text: excerpt.matched.to_owned(),
+    let captures = found.captures.as_ref();
+    Record {
+        text: excerpt.matched,
         range: range(lines, found.range),
-        file: file.to_owned(),
-        lines: [excerpt.leading, excerpt.matched, excerpt.trailing].concat(),
+        file,
+        lines: &text[shown],
         char_count: wire::CharCount {
             leading: excerpt.leading.chars().count() as u64,
             trailing: excerpt.trailing.chars().count() as u64,
         },
-        replacement: chosen.map(|fix| fix.replacement.clone()),
+        replacement: chosen.map(|fix| &*fix.replacement),
         replacement_offsets: chosen.map(|fix| bytes(fix.range)),
-        language: doc.language().name().to_owned(),
-        meta_variables: found
-            .captures
-            .as_ref()
-            .map(|captures| meta_variables(lines, text, captures)),
+        language: doc.language().name(),
+        meta_variables: captures.map(|captures| meta_variables(lines, text, captures)),
         rule_id: None,
         severity: None,
         note: None,
@@ -92,22 +148,22 @@ fn record(
     }
 }
 
-fn meta_variables(lines: &Lines, text: &str, captures: &matcher::Captures) -> wire::MetaVariables {
-    let captured = |at: &TextRange| wire::Captured {
-        text: text[at.to_usize()].to_owned(),
-        range: range(lines, *at),
-    };
-    let single = captures.single.iter().map(|(name, at)| (name.clone(), captured(at)));
-    let multi =
-        captures.multi.iter().map(|(name, all)| (name.clone(), all.iter().map(captured).collect()));
-    wire::MetaVariables {
-        single: single.collect(),
-        multi: multi.collect(),
-        transformed: captures.transformed.iter().cloned().collect(),
+fn meta_variables<'a>(
+    lines: &Lines,
+    text: &'a str,
+    captures: &'a matcher::Captures,
+) -> MetaVariables<'a> {
+    let captured =
+        |at: &TextRange| Captured { text: &text[at.to_usize()], range: range(lines, *at) };
+    let multi = captures.multi.iter();
+    MetaVariables {
+        single: captures.single.iter().map(|(name, at)| (&**name, captured(at))).collect(),
+        multi: multi.map(|(name, all)| (&**name, all.iter().map(captured).collect())).collect(),
+        transformed: captures.transformed.iter().map(|(name, text)| (&**name, &**text)).collect(),
     }
 }
 
-fn raw(record: &wire::MatchRecord) -> Option<Box<RawValue>> {
+fn raw(record: &Record<'_>) -> Option<Box<RawValue>> {
     // Plain structs of strings and numbers always serialise.
     serde_json::value::to_raw_value(record).ok()
 }
@@ -192,5 +248,41 @@ pub(crate) fn ignore_source(kind: wire::IgnoreKind) -> IgnoreSource {
         wire::IgnoreKind::Global => IgnoreSource::Global,
         wire::IgnoreKind::Parent => IgnoreSource::Parent,
         wire::IgnoreKind::Vcs => IgnoreSource::Vcs,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use astscope_parsing::{Limits, parse};
+    use astscope_pattern_matcher::{RuleSet, RuleSource, SeverityOverrides};
+    use astscope_syntax::Language;
+    use std::path::Path;
+
+    /// Whatever a record writes, the wire type reads, and writes again to the letter.
+    #[test]
+    fn a_borrowed_record_is_written_as_the_wire_type_is() {
+        let yaml = "
+id: r
+language: js
+severity: error
+message: m $A
+note: n
+metadata: {k: 1}
+rule: {pattern: 'f($A, $$$B)', inside: {kind: program, stopBy: end}}
+transform: {U: {convert: {source: $A, toCase: upperCase}}}
+labels: {A: {style: primary, message: here}}
+fix: [{template: g($U), title: t}, {template: h(), title: u}]
+";
+        let source = RuleSource { source: "r".into(), yaml: yaml.into(), default_id: None };
+        let rules = RuleSet::compile(&[source], &[], &SeverityOverrides::default()).unwrap();
+        let text = "é; f(\"x\\n\", 2, 3)";
+        let file = parse(text.into(), Language::JavaScript, &Limits::DAEMON, &mut || false);
+        let doc = CompactDoc::host(Arc::new(file.unwrap()));
+        let found = rules.scan(doc.clone(), Path::new("a.js"), true);
+        let written = scan_record(&doc, "a.js", &found[0], true, true).unwrap();
+        let read: wire::MatchRecord = serde_json::from_str(written.get()).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), written.get());
+        assert!(read.metadata.is_some() && read.fixes.len() == 2 && read.labels.len() == 1);
     }
 }

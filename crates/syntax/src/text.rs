@@ -52,7 +52,7 @@ const STRIDE: usize = 512;
 /// Turns byte offsets of one text into lines and columns.
 ///
 /// Built on demand for the files that have matches (one pass at memory speed), never stored.
-/// A column costs O(log lines) plus at most [`STRIDE`] bytes of counting, on a minified
+/// A column costs O(log lines) plus at most `STRIDE` bytes of counting, on a minified
 /// one-line file too, where counting from the line's start would be quadratic over all matches.
 #[derive(Debug)]
 pub struct LineIndex<T> {

@@ -9,7 +9,7 @@
 //! A node whose text is 64 KiB long or whose subtree has 65,536 nodes (the root, often, and a few
 //! below it) keeps an index into `wide` in place of length and size. So every read is O(1):
 //! parent is stored, the next sibling is `id + size`. The previous sibling is found by climbing
-//! from the node just before; where that climb is longer than [`CLIMB_MAX`] steps the answer is
+//! from the node just before; where that climb is longer than `CLIMB_MAX` steps the answer is
 //! stored in `far_previous`, sorted. Climbs are disjoint (each node is on one rightmost path), so
 //! that table has at most one entry per `CLIMB_MAX` nodes: O(log n) in time, half a byte a node
 //! at worst in space.

@@ -36,7 +36,7 @@ impl Daemon {
             .env("ASTSCOPE_RUNTIME_DIR", dir.path())
             .env("ASTSCOPE_LOG", "warn")
             // As the command line starts it.
-            .env("MIMALLOC_PURGE_DELAY", "0")
+            .env("MIMALLOC_PURGE_DELAY", "100")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

@@ -79,6 +79,7 @@ struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     severity: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[expect(clippy::option_option, reason = "absent in a run, null in a scan without a note")]
     note: Option<Option<&'a str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'a str>,

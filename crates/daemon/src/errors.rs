@@ -95,7 +95,7 @@ pub(crate) fn skipped(file: &str, reason: &SkipReason) -> RpcError {
         | SkipReason::Unstable
         | SkipReason::GrammarNotBuilt => ErrorCode::FileSkipped,
     };
-    RpcError::new(code, format!("{file}: {reason}"))
+    RpcError::new(code, format!("cannot parse {file}: {reason}"))
 }
 
 /// Parameters that make no sense together.

@@ -143,7 +143,7 @@ impl fmt::Display for SkipReason {
             Self::ParseTimeout => write!(f, "the parser did not finish within its time budget"),
             Self::Unreadable { error } => write!(f, "cannot be read: {error}"),
             Self::Unstable => write!(f, "it kept changing while it was read"),
-            Self::Vanished => write!(f, "it went away before it could be read"),
+            Self::Vanished => write!(f, "there is no such file (any more)"),
             Self::GrammarNotBuilt => write!(f, "this build lacks the language's grammar"),
         }
     }

@@ -191,8 +191,8 @@ fn parse_says_why_a_file_has_no_tree() {
         (error.error_code().unwrap(), error.message)
     };
     let file_skipped = |message: &str| (ErrorCode::FileSkipped, message.to_owned());
-    assert_eq!(parse("empty.js"), file_skipped("empty.js: the file is empty"));
-    assert_eq!(parse("latin.js"), file_skipped("latin.js: not UTF-8 from byte 3"));
+    assert_eq!(parse("empty.js"), file_skipped("cannot parse empty.js: the file is empty"));
+    assert_eq!(parse("latin.js"), file_skipped("cannot parse latin.js: not UTF-8 from byte 3"));
     assert_eq!(parse("gone.js").0, ErrorCode::PathNotFound);
     assert_eq!(parse("notes.unknown").0, ErrorCode::InvalidParams);
 }

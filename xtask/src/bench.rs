@@ -16,6 +16,7 @@ use daemon::Daemon;
 use measure::{Sample, Series, cpu_seconds_of_children};
 use report::{Report, Row};
 use std::fs;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -171,24 +172,30 @@ fn warm(report: &mut Report, corpus: &Corpus, ours: &Path, flags: &BenchFlags) -
     daemon.stop()
 }
 
-/// Runs one of the two programs; both have the same flags. The matches are counted, not kept.
+/// Runs one of the two programs, its output into a file; both have the same flags. Matches are
+/// counted afterwards: a pipe's reader would take time of its own.
 fn command(
     program: &mut Command,
     corpus: &Corpus,
     language: &str,
     pattern: &str,
 ) -> Result<(Sample, u64)> {
+    let mut file = tempfile::tempfile()?;
     let before = cpu_seconds_of_children();
     let start = Instant::now();
-    let output = program
+    program
         .current_dir(&corpus.dir)
         .args(["run", "-p", pattern, "-l", language, "--json=stream"])
+        .stdout(file.try_clone()?)
         .stderr(Stdio::inherit())
-        .output()
+        .status()
         .context("cannot run the program")?;
     let sample =
         Sample { wall: start.elapsed().as_secs_f64(), cpu: cpu_seconds_of_children() - before };
-    let n_lines = output.stdout.split(|&byte| byte == b'\n').count() - 1;
+    let mut text = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.read_to_end(&mut text)?;
+    let n_lines = text.split(|&byte| byte == b'\n').count() - 1;
     Ok((sample, n_lines as u64))
 }
 

@@ -99,8 +99,11 @@ impl Doc for CompactDoc {
 
     fn get_node_text<'a>(&'a self, node: &CompactNode<'a>) -> Cow<'a, str> {
         let range = node.node.range().to_usize();
-        // A grammar that cuts a character in two must not cost more than a wrong letter.
-        String::from_utf8_lossy(&self.file.text.as_bytes()[range])
+        match self.file.text.get(range.clone()) {
+            Some(text) => Cow::Borrowed(text),
+            // A grammar that cuts a character in two must not cost more than a wrong letter.
+            None => String::from_utf8_lossy(&self.file.text.as_bytes()[range]),
+        }
     }
 }
 

@@ -140,7 +140,8 @@ impl Report {
                 &mut out,
                 format_args!(
                     "| {} | {} | {} | {} | {:.2} / {:.2} | {:.2} | {} |",
-                    row.what,
+                    // A pipe ends a cell, in code too.
+                    row.what.replace('|', r"\|"),
                     row.beside,
                     ms(row.ours),
                     ms(row.theirs),

@@ -27,8 +27,7 @@ struct Corpus {
     dir: PathBuf,
 }
 
-/// Patterns by language: selective, common, and without any literal. Each run of a pattern gets a
-/// number in place of `N`, where it has one, so that nobody has seen it before.
+/// Corpus, language and pattern: selective ones, common ones, and some without any literal.
 const PATTERNS: &[(&str, &str, &str)] = &[
     ("elixir", "elixir", "GenServer.call($$$A)"),
     ("elixir", "elixir", "$A |> $B"),
@@ -138,14 +137,16 @@ fn warm(report: &mut Report, corpus: &Corpus, ours: &Path, flags: &BenchFlags) -
         let mut n_matches = 0;
         for pass in 0..=flags.pairs {
             edited.touch(pass)?;
-            let (our_sample, our_matches) = command(
+            let before = daemon.cpu_seconds()?;
+            let (mut our_sample, our_matches) = command(
                 Command::new(ours).env("ASTSCOPE_RUNTIME_DIR", daemon.dir()),
                 corpus,
                 language,
                 pattern,
             )?;
+            our_sample.cpu += daemon.cpu_seconds()? - before;
             edited.touch(pass + 1000)?;
-            let (socket_wall, socket_matches) = daemon.run(&corpus.dir, language, pattern)?;
+            let (socket_sample, socket_matches) = daemon.run(&corpus.dir, language, pattern)?;
             let (peer_sample, peer_matches) =
                 command(&mut Command::new(&flags.ast_grep), corpus, language, pattern)?;
             ensure!(
@@ -155,7 +156,7 @@ fn warm(report: &mut Report, corpus: &Corpus, ours: &Path, flags: &BenchFlags) -
             n_matches = peer_matches;
             if pass > 0 {
                 cli.push(our_sample);
-                socket.push(Sample { wall: socket_wall, cpu: 0.0 });
+                socket.push(socket_sample);
                 peer.push(peer_sample);
             }
         }
@@ -183,15 +184,16 @@ fn command(
     let mut file = tempfile::tempfile()?;
     let before = cpu_seconds_of_children();
     let start = Instant::now();
-    program
+    let status = program
         .current_dir(&corpus.dir)
         .args(["run", "-p", pattern, "-l", language, "--json=stream"])
         .stdout(file.try_clone()?)
         .stderr(Stdio::inherit())
         .status()
         .context("cannot run the program")?;
-    let sample =
-        Sample { wall: start.elapsed().as_secs_f64(), cpu: cpu_seconds_of_children() - before };
+    let wall = start.elapsed().as_secs_f64();
+    ensure!(status.success(), "{pattern}: the program ended with {status}");
+    let sample = Sample { wall, cpu: cpu_seconds_of_children() - before };
     let mut text = Vec::new();
     file.seek(SeekFrom::Start(0))?;
     file.read_to_end(&mut text)?;

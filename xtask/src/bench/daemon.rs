@@ -1,5 +1,6 @@
 //! A daemon of the benchmark's own, in a runtime directory of its own.
 
+use super::measure::{self, Sample};
 use anyhow::{Context, Result};
 use astscope_protocol::messages::{
     Delivery, MatcherSpec, OpenParams, Peer, RunParams, Selection, StatusParams, StatusResult,
@@ -17,9 +18,6 @@ use tempfile::TempDir;
 
 /// How long connecting may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Linux's, on every architecture that we run on.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 pub(super) struct Daemon {
     dir: TempDir,
@@ -66,8 +64,8 @@ impl Daemon {
         Ok(self.client.borrow_mut().call(method::STATUS, &StatusParams::default())?)
     }
 
-    /// Runs a pattern over the open connection: seconds and matches.
-    pub(super) fn run(&self, root: &Path, language: &str, pattern: &str) -> Result<(f64, u64)> {
+    /// Runs a pattern over the open connection: what it took, the daemon's CPU only, and matches.
+    pub(super) fn run(&self, root: &Path, language: &str, pattern: &str) -> Result<(Sample, u64)> {
         let params = RunParams {
             selection: Selection {
                 cwd: root.to_string_lossy().into_owned(),
@@ -78,25 +76,20 @@ impl Daemon {
             delivery: Delivery::default(),
             ..RunParams::default()
         };
+        let before = self.cpu_seconds()?;
         let start = Instant::now();
         let mut client = self.client.borrow_mut();
         let summary: Summary =
             client.call_streaming(method::RUN, &params, |_| ControlFlow::Continue(()))?;
-        Ok((start.elapsed().as_secs_f64(), summary.matches))
+        let wall = start.elapsed().as_secs_f64();
+        Ok((Sample { wall, cpu: self.cpu_seconds()? - before }, summary.matches))
     }
 
     /// CPU seconds that the daemon has taken so far, from the kernel's clock ticks.
     pub(super) fn cpu_seconds(&self) -> Result<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.borrow().id()))?;
-        // Fields 14 and 15, counted behind the parenthesised name.
-        let behind = stat.rsplit(')').next().unwrap_or_default();
-        let ticks: Vec<f64> = behind
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|field| field.parse().ok())
-            .collect();
-        Ok(ticks.iter().sum::<f64>() / TICKS_PER_SECOND)
+        let id = self.process.borrow().id();
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+        Ok(measure::cpu_seconds(&stat, measure::OWN_TICKS))
     }
 
     pub(super) fn stop(&self) -> Result<()> {

@@ -45,11 +45,20 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 /// CPU seconds of all children that have been waited for.
 pub(super) fn cpu_seconds_of_children() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    cpu_seconds(&stat, CHILDREN_TICKS)
+}
+
+/// Where `utime` and `stime` stand in `/proc/PID/stat`, counted behind the parenthesised name.
+pub(super) const OWN_TICKS: usize = 11;
+/// Where `cutime` and `cstime` stand.
+const CHILDREN_TICKS: usize = 13;
+
+/// The user's and the kernel's time at the fields from `at` on of a `/proc/PID/stat`, in seconds.
+pub(super) fn cpu_seconds(stat: &str, at: usize) -> f64 {
     let behind = stat.rsplit(')').next().unwrap_or_default();
-    let ticks =
-        behind.split_whitespace().skip(13).take(2).filter_map(|field| field.parse::<f64>().ok());
+    let ticks = behind.split_whitespace().skip(at).take(2);
     // Linux counts a hundred ticks a second on every architecture that we run on.
-    ticks.sum::<f64>() / 100.0
+    ticks.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
@@ -60,6 +69,13 @@ pub(super) fn to_f64(n: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cpu_seconds_are_found_behind_a_name_with_spaces() {
+        let stat = "7 (a b) c) S 1 1 1 0 -1 4 9 9 9 9 150 50 300 100 20 0 1 0";
+        assert!((cpu_seconds(stat, OWN_TICKS) - 2.0).abs() < f64::EPSILON);
+        assert!((cpu_seconds(stat, CHILDREN_TICKS) - 4.0).abs() < f64::EPSILON);
+    }
 
     #[test]
     fn the_median_is_the_middle_of_the_sorted_runs() {

@@ -34,6 +34,7 @@ pub mod rules;
 mod hint;
 mod lang;
 mod matcher;
+mod shape;
 mod stack;
 
 pub use ast_grep_config::{RuleConfig, Severity};

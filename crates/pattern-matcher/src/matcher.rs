@@ -4,6 +4,7 @@ use crate::doc::CompactDoc;
 use crate::lang::Lang;
 use crate::matches::Match;
 use crate::requirement::Requirement;
+use crate::shape::Shape;
 use crate::{hint, stack};
 use ast_grep_config::{Fixer, Rule, parse_selector};
 use ast_grep_core::matcher::MatcherExt as _;
@@ -100,6 +101,7 @@ pub struct Matcher {
     rule: Rule,
     kinds: Option<KindSet>,
     requirement: Requirement,
+    shape: Shape,
     fixer: Option<Fixer>,
     hints: Vec<String>,
 }
@@ -141,7 +143,11 @@ impl Matcher {
         };
         let kinds = rule.potential_kinds().map(|kinds| kind_set(&kinds));
         let requirement = requirement(&rule, kinds.as_ref());
-        Ok(Self { language, rule, kinds, requirement, fixer, hints })
+        let shape = match &rule {
+            Rule::Pattern(pattern) => Shape::of_pattern(pattern),
+            _ => Shape::default(),
+        };
+        Ok(Self { language, rule, kinds, requirement, shape, fixer, hints })
     }
 
     /// The language that it searches.
@@ -180,8 +186,9 @@ impl Matcher {
             let fixer = self.fixer.as_ref();
             let candidates = candidates(doc, self.kinds.as_ref()).enumerate();
             let candidates = candidates.take_while(|(n, _)| n % CANDIDATES_A_LOOK != 0 || !stop());
-            let found =
-                candidates.filter_map(|(_, id)| self.rule.match_node(root.adopt(doc.node(id))));
+            let (tree, text) = (&doc.parsed().tree, &doc.file().text);
+            let shaped = candidates.filter(|(_, id)| self.shape.admits(tree.node(*id), text));
+            let found = shaped.filter_map(|(_, id)| self.rule.match_node(root.adopt(doc.node(id))));
             found.take(limit).map(|found| Match::new(&found, &self.rule, fixer)).collect()
         })
     }
@@ -191,9 +198,12 @@ impl Matcher {
 fn candidates<'d>(
     doc: &'d CompactDoc,
     kinds: Option<&'d KindSet>,
-) -> impl Iterator<Item = u32> + 'd {
-    let ids = (0..).zip(doc.parsed().tree.kinds());
-    ids.filter(move |(_, kind)| kinds.is_none_or(|kinds| kinds.contains(**kind))).map(|(id, _)| id)
+) -> Box<dyn Iterator<Item = u32> + 'd> {
+    let column = doc.parsed().tree.kinds();
+    match kinds {
+        Some(kinds) => Box::new(kinds.places_in(column)),
+        None => Box::new((0..).zip(column).map(|(id, _)| id)),
+    }
 }
 
 fn compile_pattern(

@@ -46,80 +46,83 @@ pub struct Position {
     pub column: u32,
 }
 
-/// Bytes between two stored character counts: at most this much text is counted for a column.
-const STRIDE: usize = 512;
+/// Bytes between two marks: at most this much text is counted for a position.
+const STRIDE: usize = 256;
 
 /// Turns byte offsets of one text into lines and columns.
 ///
-/// Built on demand for the files that have matches (one pass at memory speed), never stored.
-/// A column costs O(log lines) plus at most `STRIDE` bytes of counting, on a minified
-/// one-line file too, where counting from the line's start would be quadratic over all matches.
+/// Built on demand for the files that have matches (one pass at memory speed), never stored. A
+/// position costs the counting of at most `STRIDE` bytes, on a minified one-line file too, where
+/// counting from the line's start would be quadratic over all matches.
 #[derive(Debug)]
 pub struct LineIndex<T> {
     text: T,
-    /// Offset of the first byte of each line.
-    line_starts: Vec<u32>,
-    /// Characters before byte `i * STRIDE`; empty when the text is ASCII.
-    chars_before: Vec<u32>,
+    /// What precedes byte `i * STRIDE`.
+    marks: Vec<Mark>,
+    is_ascii: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    lines: u32,
+    chars: u32,
+    /// First byte of the line that the mark is on.
+    line_start: u32,
 }
 
 impl<T: Deref<Target = str>> LineIndex<T> {
     /// Indexes `text` (a `&str`, an `Arc<str>`), which must be shorter than 4 GiB.
     pub fn new(text: T) -> Self {
         let bytes = text.as_bytes();
-        let mut line_starts = vec![0];
-        line_starts.extend(memchr::memchr_iter(b'\n', bytes).map(|at| to_u32(at + 1)));
-        let mut chars_before = Vec::new();
-        if !text.is_ascii() {
-            let mut chars = 0;
-            for chunk in bytes.chunks(STRIDE) {
-                chars_before.push(to_u32(chars));
-                chars += count_chars(chunk);
+        let is_ascii = bytes.is_ascii();
+        let mut marks = Vec::with_capacity(bytes.len() / STRIDE + 2);
+        let mut mark = Mark::default();
+        marks.push(mark);
+        for (at, chunk) in bytes.chunks(STRIDE).enumerate() {
+            mark.lines += to_u32(count_newlines(chunk));
+            mark.chars += to_u32(if is_ascii { chunk.len() } else { count_chars(chunk) });
+            if let Some(newline) = memchr::memrchr(b'\n', chunk) {
+                mark.line_start = to_u32(at * STRIDE + newline + 1);
             }
-            chars_before.push(to_u32(chars));
+            marks.push(mark);
         }
-        Self { text, line_starts, chars_before }
-    }
-
-    /// Number of lines; a text that ends in `\n` has an empty last line.
-    pub fn n_lines(&self) -> usize {
-        self.line_starts.len()
-    }
-
-    /// The zero-based line that holds the byte `offset`.
-    pub fn line(&self, offset: u32) -> u32 {
-        to_u32(self.line_starts.partition_point(|&start| start <= offset) - 1)
-    }
-
-    /// Offset of the first byte of `line`, or of the text's end past the last line.
-    pub fn line_start(&self, line: u32) -> u32 {
-        self.line_starts.get(line as usize).copied().unwrap_or_else(|| to_u32(self.text.len()))
+        Self { text, marks, is_ascii }
     }
 
     /// Line and character column of the byte `offset`, which may be the text's end.
     pub fn position(&self, offset: u32) -> Position {
-        let line = self.line(offset);
-        let start = self.line_start(line);
-        let column = if self.chars_before.is_empty() {
-            offset - start
+        let (line, byte_column) = self.byte_point(offset);
+        let column = if self.is_ascii {
+            byte_column
         } else {
-            self.chars_until(offset) - self.chars_until(start)
+            self.chars_until(offset) - self.chars_until(offset - byte_column)
         };
         Position { line, column }
     }
 
     /// Line and byte column of the byte `offset`, as tree-sitter's points count.
     pub fn byte_point(&self, offset: u32) -> (u32, u32) {
-        let line = self.line(offset);
-        (line, offset - self.line_start(line))
+        let (mark, from, text) = self.stretch(offset);
+        let line_start =
+            memchr::memrchr(b'\n', text).map_or(mark.line_start, |at| to_u32(from + at + 1));
+        (mark.lines + to_u32(count_newlines(text)), offset - line_start)
     }
 
     fn chars_until(&self, offset: u32) -> u32 {
-        let offset = (offset as usize).min(self.text.len());
-        let block = offset / STRIDE;
-        self.chars_before[block]
-            + to_u32(count_chars(&self.text.as_bytes()[block * STRIDE..offset]))
+        let (mark, _, text) = self.stretch(offset);
+        mark.chars + to_u32(count_chars(text))
     }
+
+    /// The last mark up to `offset`, its place, and the text from there to `offset`.
+    fn stretch(&self, offset: u32) -> (Mark, usize, &[u8]) {
+        let offset = (offset as usize).min(self.text.len());
+        let at = offset / STRIDE;
+        (self.marks[at], at * STRIDE, &self.text.as_bytes()[at * STRIDE..offset])
+    }
+}
+
+fn count_newlines(bytes: &[u8]) -> usize {
+    memchr::memchr_iter(b'\n', bytes).count()
 }
 
 /// Bytes that start a character: all but UTF-8 continuation bytes.

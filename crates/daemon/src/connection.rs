@@ -12,6 +12,7 @@ use astscope_protocol::frame::{self, Incoming, LineDecoder, Request, RpcError};
 use astscope_protocol::messages::{Cancel, ErrorCode, HelloParams, HelloResult, PROTOCOL, method};
 use astscope_protocol::{LINE_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX};
 use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -88,17 +89,26 @@ async fn read_lines(mut connection: Connection, mut reader: OwnedReadHalf) {
 async fn write_lines(mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<Vec<u8>>) {
     let mut lines = Vec::new();
     while queue.recv_many(&mut lines, OUTGOING_LINES_MAX).await > 0 {
-        // Small lines go out together: a write for each costs more than their copying.
-        let written = match lines.as_slice() {
-            [line] => writer.write_all(line).await,
-            several => writer.write_all(&several.concat()).await,
-        };
+        let written = write_all(&mut writer, &lines).await;
         lines.clear();
         if written.is_err() {
             // The client is gone: closing the queue tells the requests.
             return;
         }
     }
+}
+
+/// Writes several lines at once: a system call for each would cost more than small lines do.
+async fn write_all(writer: &mut OwnedWriteHalf, lines: &[Vec<u8>]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = lines.iter().map(|line| IoSlice::new(line)).collect();
+    let mut rest = slices.as_mut_slice();
+    while !rest.is_empty() {
+        match writer.write_vectored(rest).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            n_bytes => IoSlice::advance_slices(&mut rest, n_bytes),
+        }
+    }
+    Ok(())
 }
 
 impl Connection {

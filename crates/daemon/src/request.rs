@@ -4,7 +4,6 @@ use astscope_protocol::LINE_BYTES_MAX;
 use astscope_protocol::frame::{self, RpcError};
 use astscope_protocol::messages::{ErrorCode, Item, Progress, method};
 use astscope_querying::{Gone, Interrupt};
-use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -83,16 +82,9 @@ impl RequestContext {
         Ok(self)
     }
 
-    pub(crate) fn send_item(
-        &self,
-        file: &str,
-        content_id: String,
-        matches: Vec<Box<RawValue>>,
-        source: Option<String>,
-    ) -> Result<(), Gone> {
-        let item = Item { id: self.id, file: file.to_owned(), content_id, matches, source };
+    pub(crate) fn send_item(&self, item: Item) -> Result<(), Gone> {
         let mut line = Vec::new();
-        frame::encode_notification(&mut line, method::ITEM, &item).map_err(|_unencodable| Gone)?;
+        frame::encode_item(&mut line, item).map_err(|_unencodable| Gone)?;
         self.out.send_blocking(line)
     }
 

@@ -5,30 +5,29 @@ use astscope_pattern_matcher::{CompactDoc, Fix, Match, RuleMatch, Severity, disp
 use astscope_protocol::messages as wire;
 use astscope_synchronization::IgnoreSource;
 use astscope_syntax::{LineIndex, TextRange};
-use serde_json::value::RawValue;
-use std::collections::BTreeMap;
+use serde::{Serialize, Serializer};
 use std::sync::Arc;
 
 type Lines = LineIndex<Arc<str>>;
 
 /// A match of `run` as the JSON object that ast-grep prints.
-pub(crate) fn run_record(
-    doc: &CompactDoc,
-    file: &str,
-    found: &Match,
+pub(crate) fn run_record<'a>(
+    doc: &'a CompactDoc,
+    file: &'a str,
+    found: &'a Match,
     context: wire::Context,
-) -> Option<Box<RawValue>> {
-    raw(&record(doc, file, found, context))
+) -> impl Serialize + 'a {
+    record(doc, file, found, context)
 }
 
 /// A match of `scan` as the JSON object that ast-grep prints.
-pub(crate) fn scan_record(
-    doc: &CompactDoc,
-    file: &str,
-    found: &RuleMatch<'_>,
+pub(crate) fn scan_record<'a>(
+    doc: &'a CompactDoc,
+    file: &'a str,
+    found: &'a RuleMatch<'_>,
     include_metadata: bool,
     all_fixes: bool,
-) -> Option<Box<RawValue>> {
+) -> impl Serialize + 'a {
     let rule = found.rule;
     let lines = doc.lines();
     let text = &doc.file().text;
@@ -54,12 +53,12 @@ pub(crate) fn scan_record(
     if all_fixes {
         record.fixes = found.found.fixes.iter().map(fix).collect();
     }
-    raw(&record)
+    record
 }
 
 /// [`wire::MatchRecord`] with borrowed texts, because copying them first costs as much as writing
 /// them out; a test sees to it that both write the same.
-#[derive(serde::Serialize)]
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Record<'a> {
     text: &'a str,
@@ -91,20 +90,31 @@ struct Record<'a> {
     fixes: Vec<wire::Fix>,
 }
 
-#[derive(serde::Serialize)]
+#[derive(Serialize)]
 struct MetaVariables<'a> {
-    single: BTreeMap<&'a str, Captured<'a>>,
-    multi: BTreeMap<&'a str, Vec<Captured<'a>>>,
-    transformed: BTreeMap<&'a str, &'a str>,
+    #[serde(serialize_with = "by_name")]
+    single: Vec<(&'a str, Captured<'a>)>,
+    #[serde(serialize_with = "by_name")]
+    multi: Vec<(&'a str, Vec<Captured<'a>>)>,
+    #[serde(serialize_with = "by_name")]
+    transformed: &'a [(String, String)],
 }
 
-#[derive(serde::Serialize)]
+/// Pairs as an object. Captures come sorted by name.
+fn by_name<S: Serializer, K: Serialize, V: Serialize>(
+    pairs: impl AsRef<[(K, V)]>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    to.collect_map(pairs.as_ref().iter().map(|(name, value)| (name, value)))
+}
+
+#[derive(Serialize)]
 struct Captured<'a> {
     text: &'a str,
     range: wire::Range,
 }
 
-#[derive(serde::Serialize)]
+#[derive(Serialize)]
 struct Label<'a> {
     text: &'a str,
     range: wire::Range,
@@ -160,13 +170,8 @@ fn meta_variables<'a>(
     MetaVariables {
         single: captures.single.iter().map(|(name, at)| (&**name, captured(at))).collect(),
         multi: multi.map(|(name, all)| (&**name, all.iter().map(captured).collect())).collect(),
-        transformed: captures.transformed.iter().map(|(name, text)| (&**name, &**text)).collect(),
+        transformed: &captures.transformed,
     }
-}
-
-fn raw(record: &Record<'_>) -> Option<Box<RawValue>> {
-    // Plain structs of strings and numbers always serialise.
-    serde_json::value::to_raw_value(record).ok()
 }
 
 fn fix(fix: &Fix) -> wire::Fix {
@@ -281,9 +286,10 @@ fix: [{template: g($U), title: t}, {template: h(), title: u}]
         let file = parse(text.into(), Language::JavaScript, &Limits::DAEMON, &mut || false);
         let doc = CompactDoc::host(Arc::new(file.unwrap()));
         let found = rules.scan(doc.clone(), Path::new("a.js"), true);
-        let written = scan_record(&doc, "a.js", &found[0], true, true).unwrap();
-        let read: wire::MatchRecord = serde_json::from_str(written.get()).unwrap();
-        assert_eq!(serde_json::to_string(&read).unwrap(), written.get());
+        let written = scan_record(&doc, "a.js", &found[0], true, true);
+        let written = serde_json::to_string(&written).unwrap();
+        let read: wire::MatchRecord = serde_json::from_str(&written).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), written);
         assert!(read.metadata.is_some() && read.fixes.len() == 2 && read.labels.len() == 1);
     }
 }

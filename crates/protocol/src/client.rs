@@ -1,7 +1,7 @@
 //! A blocking client: one connection, calls one after the other, answers streamed to a closure.
 //!
-//! The command line spends its time here when a query has many matches, so an item is typed once,
-//! straight from the read buffer, and its matches stay raw text that can be printed as it is.
+//! The command line spends its time here when a query has many matches, so an item's matches stay
+//! raw text that can be printed as it is, and are not even looked into to find their ends.
 
 mod connect;
 mod receive;

@@ -12,7 +12,7 @@ pub use chunk::{Chunk, ChunkAssembler, ChunksTooLarge, SplitLine, split_line};
 pub use incoming::{Incoming, Rejected, parse};
 pub use lines::{HalfLine, LineDecoder, LineTooLong};
 
-use crate::messages::{ErrorCode, ErrorData};
+use crate::messages::{ErrorCode, ErrorData, Item, Matches, method};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -139,6 +139,29 @@ pub fn encode_notification<P: Serialize + ?Sized>(
     append(out, &Line { jsonrpc: JSONRPC, method, params })
 }
 
+/// Appends an item's line to `out`, its matches cut as [`Matches`](crate::messages::Matches) says.
+pub fn encode_item(out: &mut Vec<u8>, mut item: Item) -> Result<(), EncodeError> {
+    let matches = std::mem::take(&mut item.matches);
+    encode_notification(out, method::ITEM, &item)?;
+    // The matches are the last member of the last member.
+    out.truncate(out.len() - "[]}}\n".len());
+    matches.write(out);
+    out.extend_from_slice(b"}}\n");
+    Ok(())
+}
+
+/// Reads an item in the daemon's own spelling, without looking into its matches.
+///
+/// Lines of another spelling mean the same, but must be read with [`parse`].
+pub(crate) fn read_item(line: &str) -> Option<Item> {
+    let rest = line.strip_prefix(r#"{"jsonrpc":"2.0","method":"$/item","params":"#)?;
+    let (head, rest) = rest.split_once('\t')?;
+    let matches = Matches::from_cut(rest.strip_suffix("\t]}}")?)?;
+    let empty = format!("{head}]}}");
+    let item: Item = serde_json::from_str(&empty).ok()?;
+    head.ends_with(r#""matches":["#).then_some(Item { matches, ..item })
+}
+
 /// Appends the line of a request's result to `out`.
 pub fn encode_response<R: Serialize + ?Sized>(
     out: &mut Vec<u8>,
@@ -190,7 +213,7 @@ fn append(out: &mut Vec<u8>, message: &impl Serialize) -> Result<(), EncodeError
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messages::{Cancel, StopParams, method};
+    use crate::messages::{Cancel, StopParams};
     use expect_test::expect;
 
     fn text(out: Vec<u8>) -> String {
@@ -225,6 +248,29 @@ mod tests {
         assert_eq!(out.matches('\n').count(), 1);
         let value: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!(value["result"], serde_json::json!({"a": "x\ny", "b": 1}));
+    }
+
+    #[test]
+    fn an_item_is_read_in_the_spelling_in_which_it_is_written() {
+        for matches in ["[]", r#"[{"x":"]\t}}"}]"#, r#"[{"x":1},{"y":2}]"#] {
+            for source in ["", r#""source":"f(\t\"matches\":[","#] {
+                let json = format!(
+                    r#"{{"id":1,"file":"a\t}}","contentId":"c0",{source}"matches":{matches}}}"#
+                );
+                let item: Item = serde_json::from_str(&json).unwrap();
+                let mut line = Vec::new();
+                encode_item(&mut line, item.clone()).unwrap();
+                let line = text(line);
+                let Ok(Incoming::Notification(any)) = parse(line.trim_end().as_bytes()) else {
+                    panic!("{line}")
+                };
+                let read: Item = serde_json::from_str(any.params.get()).unwrap();
+                assert_eq!(serde_json::to_string(&read).unwrap(), json);
+                let quick = read_item(line.strip_suffix('\n').unwrap());
+                let quick = quick.map(|item| serde_json::to_string(&item).unwrap());
+                assert_eq!(quick, (matches != "[]").then_some(json));
+            }
+        }
     }
 
     #[test]

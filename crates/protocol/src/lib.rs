@@ -72,7 +72,7 @@ pub use client::{CallError, Canceller, Client, ConnectError, Event};
 pub use frame::{
     Chunk, ChunkAssembler, ChunksTooLarge, EncodeError, HalfLine, Incoming, LineDecoder,
     LineTooLong, Notification, Rejected, Request, Response, RpcError, SplitLine, encode_error,
-    encode_notification, encode_request, encode_response, parse, split_line,
+    encode_item, encode_notification, encode_request, encode_response, parse, split_line,
 };
 pub use limits::{
     CHUNK_PIECE_BYTES, CHUNKED_BYTES_MAX, DEADLINE_MS_MAX, LINE_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX,

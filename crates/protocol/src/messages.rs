@@ -4,8 +4,11 @@
 //! be added within a protocol version; a field's meaning never changes. `docs/protocol.md`
 //! describes the same to somebody who writes a client in another language.
 
+mod matches;
+
+pub use matches::Matches;
+
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
 /// The protocol versions that this build speaks, oldest and newest.
@@ -433,11 +436,12 @@ pub struct Item {
     pub file: String,
     /// Hash (blake3, hex) of the bytes that the matches were found in.
     pub content_id: String,
-    /// [`MatchRecord`]s in the order of their positions; a client may print them unparsed.
-    pub matches: Vec<Box<RawValue>>,
     /// The file's text, when asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// [`MatchRecord`]s in the order of their positions; a client may print them unparsed. Last,
+    /// because they are written and read apart from the rest.
+    pub matches: Matches,
 }
 
 /// A match: ast-grep's JSON object, key for key and in its order. The last six keys but `fixes`

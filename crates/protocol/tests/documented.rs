@@ -123,6 +123,7 @@ fn every_limit_has_its_row() {
 #[test]
 fn every_line_of_the_transcript_is_a_message() {
     let (_, transcript) = DOCUMENT.split_once("\n## A worked transcript").unwrap();
+    let transcript = transcript.replace('␉', "\t");
     let lines: Vec<_> = transcript
         .lines()
         .filter_map(|line| line.strip_prefix("--> ").or_else(|| line.strip_prefix("<-- ")))

@@ -159,17 +159,16 @@ fn scan() {
 
 #[test]
 fn items_and_the_summary_of_a_query() {
-    let raw = serde_json::value::RawValue::from_string(RUN_MATCH.into()).unwrap();
     let item = Item {
         id: 1,
         file: "a.rs".into(),
         content_id: "af13".into(),
-        matches: vec![raw],
         source: Some("f(x)".into()),
+        matches: serde_json::from_str(&format!("[{RUN_MATCH}]")).unwrap(),
     };
     let json = serde_json::to_string(&item).unwrap();
     let expected = format!(
-        r#"{{"id":1,"file":"a.rs","contentId":"af13","matches":[{RUN_MATCH}],"source":"f(x)"}}"#
+        r#"{{"id":1,"file":"a.rs","contentId":"af13","source":"f(x)","matches":[{RUN_MATCH}]}}"#
     );
     assert_eq!(json, expected);
     check(

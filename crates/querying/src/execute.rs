@@ -1,20 +1,26 @@
 //! Running a search over many files: parallel inside, ordered outside.
 //!
-//! Files go through the pool in windows. Within a window rayon balances them over the cores; when
-//! it is done its results are delivered in order, while the pool searches the next. The first
-//! windows are small, so that the first matches come at once, and they grow, so that a slow file
-//! at the end of a window holds up little.
+//! Files go to the pool in chunks of some text each, a few chunks ahead of what is delivered. The
+//! calling thread delivers them in order as they get done, and sends the next ones off: so the
+//! first matches come at once, no core waits for the slowest file of many, and what has been found
+//! and not been taken is bounded, however slow the receiver is. The pool's threads never wait.
 
 use astscope_repository::ScopedFile;
-use rayon::ThreadPool;
-use rayon::prelude::*;
-use std::sync::atomic::{AtomicU64, Ordering};
+use rayon::{ScopeFifo, ThreadPool};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
 use thiserror::Error;
 
-/// Files in the first window: a few for each core.
-const WINDOW_MIN: usize = 64;
-/// Files in a late window.
-const WINDOW_MAX: usize = 4096;
+/// Text in a chunk: a millisecond of matching at least, a thousand times what sending it costs.
+const CHUNK_BYTES: usize = 256 << 10;
+/// Files in a chunk, where they are small.
+const CHUNK_FILES: usize = 64;
+/// Chunks for each thread of the pool that are searched before their turn to be delivered.
+const CHUNKS_AHEAD: usize = 8;
 
 /// Why a running query should end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +69,27 @@ impl From<Interrupt> for QueryError {
     }
 }
 
-/// Takes a file's matches; says when nobody is left to take them.
-pub type Deliver<'d, M> = dyn FnMut(&ScopedFile, Vec<M>) -> Result<(), Gone> + 'd;
+/// What was found in one file, in order: matches, or what the searcher made of them.
+pub trait Found: Send {
+    /// How many matches it stands for.
+    fn n_matches(&self) -> usize;
+
+    /// Keeps the first `n`.
+    fn truncate(&mut self, n: usize);
+}
+
+impl<M: Send> Found for Vec<M> {
+    fn n_matches(&self) -> usize {
+        self.len()
+    }
+
+    fn truncate(&mut self, n: usize) {
+        self.truncate(n);
+    }
+}
+
+/// Takes what was found in a file; says when nobody is left to take it.
+pub type Deliver<'d, F> = dyn FnMut(&ScopedFile, F) -> Result<(), Gone> + 'd;
 
 /// What a query came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,95 +107,166 @@ pub struct Totals {
 /// Searches `files` and delivers the matches of each file that has some, in the order of `files`.
 ///
 /// `search` gets a file and how many matches are of interest at most; it gives `None` for a file
-/// that can't contain a match, else the matches. Delivery happens on the calling thread; while
-/// `deliver` blocks, at most two windows of results wait.
+/// that can't contain a match, else what it found. Delivery happens on the calling thread; while
+/// `deliver` blocks, the results of a few chunks wait.
 ///
 /// # Errors
 /// When interrupted, or when `deliver` says that nobody is left to deliver to. What was delivered
 /// until then stands.
-pub fn execute<M: Send>(
+pub fn execute<F: Found>(
     files: &[ScopedFile],
     pool: &ThreadPool,
     bounds: &Bounds<'_>,
-    search: &(dyn Fn(&ScopedFile, usize) -> Option<Vec<M>> + Sync),
-    deliver: &mut Deliver<'_, M>,
+    search: &(dyn Fn(&ScopedFile, usize) -> Option<F> + Sync),
+    deliver: &mut Deliver<'_, F>,
 ) -> Result<Totals, QueryError> {
-    let mut totals = Totals::default();
-    let mut rest = files;
-    let mut window = WINDOW_MIN;
-    let mut found = Window { files: &[], matches: Ok(Vec::new()), verified: 0 };
-    loop {
-        let (now, later) = rest.split_at(window.min(rest.len()));
-        rest = later;
-        window = (window * 2).min(WINDOW_MAX);
-        // One more than allowed tells whether the limit cuts anything.
-        let left = bounds.limit - totals.matches;
-        let wanted = usize::try_from(left.saturating_add(1)).unwrap_or(usize::MAX);
-        let mut next = Window { files: now, matches: Ok(Vec::new()), verified: 0 };
-        // The pool searches the next window while this thread delivers the one before.
-        let delivered = pool.in_place_scope(|scope| {
-            if !now.is_empty() {
-                scope.spawn(|_| next.search(bounds, search, wanted));
-            }
-            found.deliver(bounds.limit, &mut totals, deliver)
-        });
-        delivered?;
-        if totals.limit_reached || now.is_empty() {
-            return Ok(totals);
-        }
-        found = next;
+    let is_over = AtomicBool::new(false);
+    let job = Job { files, bounds, search, is_over: &is_over };
+    let ended = pool.in_place_scope_fifo(|scope| {
+        let ended = job.run(scope, pool.current_num_threads() * CHUNKS_AHEAD, deliver);
+        // Nobody wants what is still being searched.
+        is_over.store(true, Ordering::Relaxed);
+        ended
+    });
+    ended.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// What the threads of the pool share.
+struct Job<'j, F> {
+    files: &'j [ScopedFile],
+    bounds: &'j Bounds<'j>,
+    search: &'j (dyn Fn(&ScopedFile, usize) -> Option<F> + Sync),
+    is_over: &'j AtomicBool,
+}
+
+impl<F> Clone for Job<'_, F> {
+    fn clone(&self) -> Self {
+        *self
     }
 }
 
-/// Some of the files and what was found in them.
-struct Window<'f, M> {
-    files: &'f [ScopedFile],
-    matches: Result<Vec<Vec<M>>, Interrupt>,
+impl<F> Copy for Job<'_, F> {}
+
+/// What was found in some files that follow each other.
+struct Chunk<F> {
+    /// A file's place among all, and what was found in it.
+    found: Vec<(usize, F)>,
     verified: u64,
 }
 
-impl<M: Send> Window<'_, M> {
-    fn search(
-        &mut self,
-        bounds: &Bounds<'_>,
-        search: &(dyn Fn(&ScopedFile, usize) -> Option<Vec<M>> + Sync),
-        wanted: usize,
-    ) {
-        let verified = AtomicU64::new(0);
-        let searched = self.files.par_iter().map(|file| {
-            if let Some(interrupt) = (bounds.interrupt)() {
+impl<'j, F: Found + 'j> Job<'j, F> {
+    /// Keeps `ahead` chunks at work and delivers them in order.
+    fn run(
+        self,
+        scope: &ScopeFifo<'j>,
+        ahead: usize,
+        deliver: &mut Deliver<'_, F>,
+    ) -> thread::Result<Result<Totals, QueryError>> {
+        let mut totals = Totals::default();
+        let (done, results) = mpsc::sync_channel(ahead);
+        let mut waiting = BTreeMap::new();
+        let (mut n_sent, mut n_delivered) = (0, 0);
+        let mut chunks = self.chunks();
+        loop {
+            while n_sent < n_delivered + ahead
+                && let Some(range) = chunks.next()
+            {
+                // One more than allowed tells whether the limit cuts anything.
+                let left = (self.bounds.limit - totals.matches).saturating_add(1);
+                let wanted = usize::try_from(left).unwrap_or(usize::MAX);
+                let (number, done) = (n_sent, done.clone());
+                n_sent += 1;
+                scope.spawn_fifo(move |_| {
+                    let chunk = catch_unwind(AssertUnwindSafe(|| self.search(range, wanted)));
+                    // Whoever does not listen any more has ended the query.
+                    drop(done.send((number, chunk)));
+                });
+            }
+            if n_delivered == n_sent {
+                return Ok(Ok(totals));
+            }
+            let chunk = loop {
+                if let Some(chunk) = waiting.remove(&n_delivered) {
+                    break chunk;
+                }
+                // Every chunk that was sent comes back, and one at least is on its way.
+                if let Ok((number, chunk)) = results.recv() {
+                    waiting.insert(number, chunk);
+                }
+            };
+            n_delivered += 1;
+            let delivered = chunk?
+                .map_err(QueryError::from)
+                .and_then(|chunk| self.deliver(chunk, &mut totals, deliver));
+            match delivered {
+                Ok(()) if !totals.limit_reached => {}
+                ended => return Ok(ended.map(|()| totals)),
+            }
+        }
+    }
+
+    /// All files, cut into chunks.
+    fn chunks(self) -> impl Iterator<Item = Range<usize>> {
+        let mut start = 0;
+        std::iter::from_fn(move || {
+            let mut bytes = 0;
+            let enough = |file: &ScopedFile| {
+                bytes += file.record.file.text.len();
+                bytes >= CHUNK_BYTES
+            };
+            let rest = &self.files[start..];
+            let most = &rest[..rest.len().min(CHUNK_FILES)];
+            let len = most.iter().position(enough).map_or(most.len(), |last| last + 1);
+            let range = start..start + len;
+            start += len;
+            (len > 0).then_some(range)
+        })
+    }
+
+    fn search(self, range: Range<usize>, wanted: usize) -> Result<Chunk<F>, Interrupt> {
+        let mut chunk = Chunk { found: Vec::new(), verified: 0 };
+        let mut left = wanted;
+        for at in range {
+            if left == 0 || self.is_over.load(Ordering::Relaxed) {
+                break;
+            }
+            if let Some(interrupt) = (self.bounds.interrupt)() {
                 return Err(interrupt);
             }
-            let found = search(file, wanted);
-            verified.fetch_add(u64::from(found.is_some()), Ordering::Relaxed);
+            let Some(found) = (self.search)(&self.files[at], left) else { continue };
             // A search that was interrupted has found less than there is.
-            (bounds.interrupt)().map_or_else(|| Ok(found.unwrap_or_default()), Err)
-        });
-        self.matches = searched.collect();
-        self.verified = verified.into_inner();
+            if let Some(interrupt) = (self.bounds.interrupt)() {
+                return Err(interrupt);
+            }
+            chunk.verified += 1;
+            left = left.saturating_sub(found.n_matches());
+            if found.n_matches() > 0 {
+                chunk.found.push((at, found));
+            }
+        }
+        Ok(chunk)
     }
 
     fn deliver(
         self,
-        limit: u64,
+        chunk: Chunk<F>,
         totals: &mut Totals,
-        deliver: &mut Deliver<'_, M>,
+        deliver: &mut Deliver<'_, F>,
     ) -> Result<(), QueryError> {
-        let found = self.matches?;
-        totals.files_verified += self.verified;
-        for (file, mut matches) in self.files.iter().zip(found) {
-            if matches.is_empty() || totals.limit_reached {
-                continue;
-            }
-            let left = limit - totals.matches;
-            if matches.len() as u64 > left {
+        totals.files_verified += chunk.verified;
+        for (at, mut found) in chunk.found {
+            let left = self.bounds.limit - totals.matches;
+            if found.n_matches() as u64 > left {
                 totals.limit_reached = true;
-                matches.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+                found.truncate(usize::try_from(left).unwrap_or(usize::MAX));
             }
-            if !matches.is_empty() {
-                totals.matches += matches.len() as u64;
+            if found.n_matches() > 0 {
+                totals.matches += found.n_matches() as u64;
                 totals.files_matched += 1;
-                deliver(file, matches).map_err(|Gone| QueryError::Cancelled)?;
+                deliver(&self.files[at], found).map_err(|Gone| QueryError::Cancelled)?;
+            }
+            if totals.limit_reached {
+                break;
             }
         }
         Ok(())

@@ -16,7 +16,7 @@ pub mod explain;
 pub mod pattern;
 pub mod rule;
 
-pub use execute::{Bounds, Gone, Interrupt, QueryError, Totals, execute};
+pub use execute::{Bounds, Found, Gone, Interrupt, QueryError, Totals, execute};
 pub use explain::{Plan, explain};
 pub use pattern::{PatternQuery, TreeMatches};
 pub use rule::RuleQuery;

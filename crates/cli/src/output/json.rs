@@ -54,8 +54,8 @@ impl Printer for JsonPrinter {
     }
 
     fn item(&mut self, item: &Item, console: &mut Console<'_>) -> Result<(), PrintError> {
-        for raw in &item.matches {
-            self.print(raw.get(), console.out)?;
+        for object in item.matches.iter() {
+            self.print(object, console.out)?;
         }
         if self.style == JsonStyle::Stream
             && self.flushed.is_none_or(|flushed| flushed.elapsed() > FLUSH_INTERVAL)

@@ -73,7 +73,7 @@ pub(crate) fn at(offset: u64) -> usize {
 
 /// An item's matches.
 pub(crate) fn records(item: &Item) -> Result<Vec<Record<'_>>, serde_json::Error> {
-    item.matches.iter().map(|raw| serde_json::from_str(raw.get())).collect()
+    item.matches.iter().map(serde_json::from_str).collect()
 }
 
 /// The matches by language, in order of first appearance: ast-grep searches a file and each

@@ -177,10 +177,10 @@ fn a_scan_applies_fixes_and_counts_only_errors_that_stay() {
 fn tab_switches_between_the_fixes_of_a_rule() {
     let (dir, _) = project();
     let mut backend = Fake::with_matches(&finding(Some("h(1)")), dir.path());
-    let raw = backend.items[0].matches[0].get();
+    let found = backend.items[0].matches.iter().next().unwrap();
     let fixes = r#","fixes":[{"replacement":"h(1)","range":{"start":0,"end":4},"title":"call h"},{"replacement":"i(1)","range":{"start":0,"end":4},"title":"call i"}]}"#;
-    let with_fixes = format!("{}{fixes}", raw.strip_suffix('}').unwrap());
-    backend.items[0].matches[0] = serde_json::value::RawValue::from_string(with_fixes).unwrap();
+    let with_fixes = format!("[{}{fixes}]", found.strip_suffix('}').unwrap());
+    backend.items[0].matches = serde_json::from_str(&with_fixes).unwrap();
     let mut session = Session::new(dir.path());
     session.keys = "\ty";
     let output = session.run(&mut backend, &["scan", "-i"]);

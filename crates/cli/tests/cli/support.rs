@@ -4,8 +4,8 @@ use astscope_cli::{Backend, BackendError, Console, Keys, OnEvent};
 use astscope_protocol::client::{CallError, Event};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
-    Explanation, Item, MatchRecord, ParseParams, ParseResult, RunParams, ScanParams, StatusParams,
-    StatusResult, StopParams, Summary,
+    Explanation, Item, MatchRecord, Matches, ParseParams, ParseResult, RunParams, ScanParams,
+    StatusParams, StatusResult, StopParams, Summary,
 };
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
@@ -42,11 +42,11 @@ impl Fake {
                     id: 1,
                     content_id: blake3::hash(text.as_bytes()).to_hex().to_string(),
                     file: record.file,
-                    matches: Vec::new(),
                     source: Some(text),
+                    matches: Matches::default(),
                 });
             }
-            fake.items.last_mut().unwrap().matches.push(raw);
+            fake.items.last_mut().unwrap().matches.push(&raw).unwrap();
         }
         fake
     }

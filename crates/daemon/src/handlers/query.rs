@@ -4,17 +4,54 @@ use crate::lifecycle::Daemon;
 use crate::request::RequestContext;
 use crate::{errors, wire};
 use astscope_parsing::Limits;
-use astscope_pattern_matcher::{CompactDoc, Matcher, RuleSet, Severity};
+use astscope_pattern_matcher::{CompactDoc, Matcher, RuleMatch, RuleSet, Severity};
 use astscope_protocol::frame::RpcError;
-use astscope_protocol::messages::{Delivery, RunParams, ScanParams, SkippedFile, Summary};
-use astscope_querying::{Bounds, Gone, PatternQuery, RuleQuery, Totals, execute};
+use astscope_protocol::messages::{
+    Delivery, Item, Matches, RunParams, ScanParams, SkippedFile, Summary,
+};
+use astscope_querying::{
+    Bounds, Found, Gone, PatternQuery, QueryError, RuleQuery, Totals, execute,
+};
 use astscope_repository::{Scope, ScopedFile};
 use astscope_syntax::{ContentId, Language};
-use serde_json::value::RawValue;
+use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What was found in one file, encoded where it was found: on a thread of the pool.
+#[derive(Debug, Default)]
+struct Records {
+    /// All that count, also where nobody wants more than the file's name.
+    n_matches: usize,
+    matches: Matches,
+    /// Which of them are errors, in a scan.
+    is_error: Vec<bool>,
+}
+
+impl Records {
+    fn push(&mut self, record: &impl Serialize) {
+        #[expect(clippy::expect_used, reason = "structs of texts and numbers always serialise")]
+        self.matches.push(record).expect("a match can be written as JSON");
+        self.n_matches += 1;
+    }
+
+    fn n_errors(&self) -> u64 {
+        self.is_error.iter().filter(|is_error| **is_error).count() as u64
+    }
+}
+
+impl Found for Records {
+    fn n_matches(&self) -> usize {
+        self.n_matches
+    }
+
+    fn truncate(&mut self, n: usize) {
+        self.n_matches = n.min(self.n_matches);
+        self.matches.truncate(n);
+        self.is_error.truncate(n);
+    }
+}
 
 /// A language by its name in a request.
 pub(crate) fn language_of(name: Option<&str>) -> Result<Option<Language>, RpcError> {
@@ -60,22 +97,23 @@ pub(crate) fn run(
     let query = compile(params, language, &scope)?;
     let search = |file: &ScopedFile, limit: usize| {
         let found = query.search(file, limit, &|| context.interrupt().is_some())?;
+        let mut records = Records::default();
         if params.delivery.files_only {
-            return Some(found.first().map(|_| RawValue::NULL.to_owned()).into_iter().collect());
+            records.n_matches = usize::from(!found.is_empty());
+            return Some(records);
         }
-        let records = found.iter().flat_map(|tree| {
-            let context = params.context;
-            tree.matches
-                .iter()
-                .filter_map(move |found| wire::run_record(&tree.doc, &file.display, found, context))
-        });
-        Some(records.collect())
+        for tree in &found {
+            for found in &tree.matches {
+                records.push(&wire::run_record(&tree.doc, &file.display, found, params.context));
+            }
+        }
+        Some(records)
     };
-    let totals = stream(daemon, &context, &params.delivery, &scope, &search, |records| records)?;
+    let summary = stream(daemon, &context, &params.delivery, &scope, &search)?;
     Ok(Summary {
         pattern_has_error: query.pattern_has_error(),
         hints: query.hints().to_vec(),
-        ..summary(&context, &scope, totals)
+        ..summary
     })
 }
 
@@ -98,10 +136,10 @@ fn run_text(
     let mut found = matcher.find_all(doc.clone(), wanted);
     let limit_reached = found.len() as u64 > limit;
     found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let records = found
-        .iter()
-        .filter_map(|found| wire::run_record(&doc, "STDIN", found, params.context))
-        .collect();
+    let mut records = Records::default();
+    for found in &found {
+        records.push(&wire::run_record(&doc, "STDIN", found, params.context));
+    }
     deliver_text(context, &params.delivery, text, records)?;
     Ok(Summary {
         matches: found.len() as u64,
@@ -129,11 +167,10 @@ pub(crate) fn scan(
     let project_dir = PathBuf::from(&params.project_dir);
     let project_dir = project_dir.canonicalize().unwrap_or(project_dir);
     let query = RuleQuery { rules, project_dir, all_fixes: params.all_fixes };
-    let errors_found = AtomicU64::new(0);
-    let record = |doc: &CompactDoc, file: &str, found: &astscope_pattern_matcher::RuleMatch<'_>| {
-        let is_error = found.rule.severity == Severity::Error;
-        let record = wire::scan_record(doc, file, found, params.include_metadata, params.all_fixes);
-        record.map(|record| (is_error, record))
+    let push = |records: &mut Records, doc: &CompactDoc, file: &str, found: &RuleMatch<'_>| {
+        let (metadata, all_fixes) = (params.include_metadata, params.all_fixes);
+        records.push(&wire::scan_record(doc, file, found, metadata, all_fixes));
+        records.is_error.push(found.rule.severity == Severity::Error);
     };
     if let Some(text) = &params.selection.stdin {
         let Some(language) = query.rules.languages().next() else { return Ok(Summary::default()) };
@@ -141,11 +178,11 @@ pub(crate) fn scan(
         let found = query.rules.scan(doc.clone(), std::path::Path::new("STDIN"), params.all_fixes);
         let limit =
             usize::try_from(params.delivery.limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
-        let records: Vec<_> =
-            found.iter().take(limit).filter_map(|found| record(&doc, "STDIN", found)).collect();
-        let (matches, error_matches) =
-            (records.len() as u64, records.iter().filter(|(e, _)| *e).count() as u64);
-        let records = records.into_iter().map(|(_, record)| record).collect();
+        let mut records = Records::default();
+        for found in found.iter().take(limit) {
+            push(&mut records, &doc, "STDIN", found);
+        }
+        let (matches, error_matches) = (records.n_matches as u64, records.n_errors());
         deliver_text(&context, &params.delivery, text, records)?;
         return Ok(Summary {
             matches,
@@ -165,43 +202,45 @@ pub(crate) fn scan(
         params.delivery.no_wait,
     )?;
     let search = |file: &ScopedFile, limit: usize| {
-        let found = query.search(file, limit)?;
-        let records = found.iter().flat_map(|(doc, matches)| {
-            matches.iter().filter_map(|found| record(doc, &file.display, found))
-        });
-        Some(records.collect::<Vec<_>>())
+        let mut records = Records::default();
+        for (doc, matches) in &query.search(file, limit)? {
+            for found in matches {
+                push(&mut records, doc, &file.display, found);
+            }
+        }
+        Some(records)
     };
-    let delivery = &params.delivery;
-    let totals = stream(daemon, &context, delivery, &scope, &search, |records| {
-        let n_errors = records.iter().filter(|(is_error, _)| *is_error).count() as u64;
-        errors_found.fetch_add(n_errors, Ordering::Relaxed);
-        records.into_iter().map(|(_, record)| record).collect()
-    })?;
-    Ok(Summary { error_matches: errors_found.into_inner(), ..summary(&context, &scope, totals) })
+    stream(daemon, &context, &params.delivery, &scope, &search)
 }
 
-/// Executes a search and sends each file's records, which `take` makes of what was found.
-fn stream<M: Send>(
+/// Executes a search and sends each file's records.
+fn stream(
     daemon: &Daemon,
     context: &RequestContext,
     delivery: &Delivery,
     scope: &Scope,
-    search: &(dyn Fn(&ScopedFile, usize) -> Option<Vec<M>> + Sync),
-    take: impl Fn(Vec<M>) -> Vec<Box<RawValue>>,
-) -> Result<Totals, RpcError> {
+    search: &(dyn Fn(&ScopedFile, usize) -> Option<Records> + Sync),
+) -> Result<Summary, RpcError> {
     let interrupt = || context.interrupt();
     let bounds = Bounds { limit: delivery.limit.unwrap_or(u64::MAX), interrupt: &interrupt };
-    let mut deliver = |file: &ScopedFile, found: Vec<M>| -> Result<(), Gone> {
+    let mut error_matches = 0;
+    let mut deliver = |file: &ScopedFile, found: Records| -> Result<(), Gone> {
         // A slow client takes long to read what a window found, and may give up meanwhile.
         if context.interrupt().is_some() {
             return Err(Gone);
         }
-        let records = if delivery.files_only { Vec::new() } else { take(found) };
-        let source = delivery.include_source.then(|| file.record.file.text.to_string());
-        context.send_item(&file.display, file.record.content.to_string(), records, source)
+        error_matches += found.n_errors();
+        context.send_item(Item {
+            id: context.id,
+            file: file.display.to_string(),
+            content_id: file.record.content.to_string(),
+            source: delivery.include_source.then(|| file.record.file.text.to_string()),
+            matches: if delivery.files_only { Matches::default() } else { found.matches },
+        })
     };
-    execute(&scope.files, &daemon.pool, &bounds, search, &mut deliver)
-        .map_err(|error| errors::query(context.interrupt().map_or(error, Into::into)))
+    let totals = execute(&scope.files, &daemon.pool, &bounds, search, &mut deliver)
+        .map_err(|error| errors::query(context.interrupt().map_or(error, Into::into)))?;
+    Ok(Summary { error_matches, ..summary(context, scope, totals) })
 }
 
 fn parse_text(
@@ -219,17 +258,19 @@ fn deliver_text(
     context: &RequestContext,
     delivery: &Delivery,
     text: &str,
-    records: Vec<Box<RawValue>>,
+    found: Records,
 ) -> Result<(), RpcError> {
-    if records.is_empty() {
+    if found.n_matches == 0 {
         return Ok(());
     }
-    let records = if delivery.files_only { Vec::new() } else { records };
-    let source = delivery.include_source.then(|| text.to_owned());
-    let content = ContentId::of(text.as_bytes()).to_string();
-    context
-        .send_item("STDIN", content, records, source)
-        .map_err(|Gone| errors::query(astscope_querying::QueryError::Cancelled))
+    let item = Item {
+        id: context.id,
+        file: "STDIN".to_owned(),
+        content_id: ContentId::of(text.as_bytes()).to_string(),
+        source: delivery.include_source.then(|| text.to_owned()),
+        matches: if delivery.files_only { Matches::default() } else { found.matches },
+    };
+    context.send_item(item).map_err(|Gone| errors::query(QueryError::Cancelled))
 }
 
 fn summary(context: &RequestContext, scope: &Scope, totals: Totals) -> Summary {

@@ -103,7 +103,7 @@ fn a_match_longer_than_a_line_may_be_arrives_in_pieces() {
     params.delivery.include_source = true;
     for _ in 0..2 {
         let found = run(&mut client, &params);
-        let raw = found.items[0].matches[0].get();
+        let raw = found.items[0].matches.iter().next().unwrap();
         assert_eq!(found.items[0].source.as_ref(), Some(&source));
         assert!(raw.len() + serde_json::to_string(&source).unwrap().len() > LINE_BYTES_MAX);
         assert_eq!(found.records()[0].lines, source.trim_end());

@@ -273,8 +273,8 @@ pub(crate) struct Found {
 
 impl Found {
     pub(crate) fn records(&self) -> Vec<MatchRecord> {
-        let all = self.items.iter().flat_map(|item| &item.matches);
-        all.map(|raw| serde_json::from_str(raw.get()).unwrap()).collect()
+        let all = self.items.iter().flat_map(|item| item.matches.iter());
+        all.map(|json| serde_json::from_str(json).unwrap()).collect()
     }
 
     /// Each match as `file:line:column text`, the first line and column being 1.

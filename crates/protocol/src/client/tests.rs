@@ -4,7 +4,7 @@ use super::*;
 use crate::frame::{Incoming, Request, encode_error, encode_response, parse, split_line};
 use crate::limits::LINE_BYTES_MAX;
 use crate::messages::{
-    HelloResult, Peer, RunParams, StatusParams, StopParams, Summary, VersionRange,
+    HelloResult, Item, Matches, Peer, RunParams, StatusParams, StopParams, Summary, VersionRange,
 };
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixListener;
@@ -85,7 +85,7 @@ fn hello_result(protocol: u32) -> HelloResult {
 }
 
 fn item(id: u64, file: &str) -> Item {
-    let (content_id, matches) = ("c0".to_owned(), Vec::new());
+    let (content_id, matches) = ("c0".to_owned(), Matches::default());
     Item { id, file: file.to_owned(), content_id, matches, source: None }
 }
 

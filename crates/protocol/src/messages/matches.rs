@@ -1,0 +1,189 @@
+//! A file's matches as JSON texts that can be told apart without reading them.
+//!
+//! The problem: a big answer is megabytes of JSON, and finding where each match ends by parsing
+//! costs a client more than all else that it does. So the daemon writes a TAB before each match
+//! and one behind the last. A raw TAB cannot occur within a JSON string, and the daemon puts none
+//! between other tokens: the next match begins behind the next TAB.
+
+use serde::de::{Deserialize, Deserializer};
+use serde::ser::{Serialize, SerializeSeq as _, Serializer};
+use serde_json::value::RawValue;
+
+/// JSON texts of matches, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Matches {
+    /// `{…},␉{…}`: each text, with no TAB of its own; a comma and a TAB between two.
+    json: Vec<u8>,
+    len: usize,
+}
+
+/// What separates two texts.
+const SEPARATOR: &[u8] = b",\t";
+
+impl Matches {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Appends the JSON of `record`, an object.
+    ///
+    /// # Errors
+    /// When it can't be written as JSON; then nothing is appended.
+    pub fn push(&mut self, record: &impl Serialize) -> serde_json::Result<()> {
+        let end = self.json.len();
+        if !self.is_empty() {
+            self.json.extend_from_slice(SEPARATOR);
+        }
+        let start = self.json.len();
+        if let Err(error) = serde_json::to_writer(&mut self.json, record) {
+            self.json.truncate(end);
+            return Err(error);
+        }
+        // Raw values may be JSON that somebody formatted; within strings no such byte is raw.
+        for byte in &mut self.json[start..] {
+            if *byte < b' ' {
+                *byte = b' ';
+            }
+        }
+        self.len += 1;
+        Ok(())
+    }
+
+    /// Keeps the first `len`.
+    pub fn truncate(&mut self, len: usize) {
+        if len < self.len {
+            let mut tabs = memchr::memchr_iter(b'\t', &self.json);
+            let cut = len.checked_sub(1).and_then(|last| tabs.nth(last));
+            // The comma before the TAB goes too.
+            self.json.truncate(cut.map_or(0, |tab| tab - 1));
+            self.len = len;
+        }
+    }
+
+    /// Each match's text.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let texts = self.json.split(|byte| *byte == b'\t').take(self.len);
+        // JSON is UTF-8.
+        texts.filter_map(|text| str::from_utf8(text.strip_suffix(b",").unwrap_or(text)).ok())
+    }
+
+    /// Appends the array to `line` as the daemon writes it.
+    pub(crate) fn write(&self, line: &mut Vec<u8>) {
+        line.push(b'[');
+        if !self.is_empty() {
+            line.push(b'\t');
+            line.extend_from_slice(&self.json);
+            line.push(b'\t');
+        }
+        line.push(b']');
+    }
+
+    /// What stands between the first and the last TAB of [`Self::write`]. `None` if it isn't cut
+    /// as the daemon cuts.
+    pub(crate) fn from_cut(json: &str) -> Option<Self> {
+        let json = json.as_bytes();
+        let mut len = 0;
+        let mut start = 0;
+        let ends = memchr::memchr_iter(b'\t', json).chain([json.len()]);
+        for end in ends {
+            let text = &json[start..end];
+            let text = if end < json.len() { text.strip_suffix(b",")? } else { text };
+            text.strip_prefix(b"{")?.strip_suffix(b"}")?;
+            start = end + 1;
+            len += 1;
+        }
+        Some(Self { json: json.to_vec(), len })
+    }
+}
+
+impl Serialize for Matches {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut texts = to.serialize_seq(Some(self.len))?;
+        for text in self.iter() {
+            let raw: &RawValue = serde_json::from_str(text).map_err(serde::ser::Error::custom)?;
+            texts.serialize_element(raw)?;
+        }
+        texts.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Matches {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let mut matches = Self::default();
+        for raw in Vec::<Box<RawValue>>::deserialize(from)? {
+            matches.push(&raw).map_err(serde::de::Error::custom)?;
+        }
+        Ok(matches)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(texts: &[&str]) -> Matches {
+        serde_json::from_str(&format!("[{}]", texts.join(","))).unwrap()
+    }
+
+    fn written(matches: &Matches) -> String {
+        let mut line = Vec::new();
+        matches.write(&mut line);
+        String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn every_text_is_found_again_whatever_its_strings_hold() {
+        let texts = [r#"{"a":"x,\t{}\u0009"}"#, "{}", "{\"b\":\"\u{7f}é\"}"];
+        let matches = matches(&texts);
+        assert_eq!(matches.iter().collect::<Vec<_>>(), texts);
+        assert_eq!(serde_json::to_string(&matches).unwrap(), format!("[{}]", texts.join(",")));
+        let array = written(&matches);
+        assert_eq!(serde_json::from_str::<Matches>(&array).unwrap(), matches);
+        let cut = array.strip_prefix("[\t").unwrap().strip_suffix("\t]").unwrap();
+        assert_eq!(Matches::from_cut(cut).unwrap(), matches);
+    }
+
+    #[test]
+    fn truncation_keeps_the_first() {
+        let all = matches(&[r#"{"a":1}"#, r#"{"b":2}"#, r#"{"c":3}"#]);
+        for (len, array) in [
+            (4, "[\t{\"a\":1},\t{\"b\":2},\t{\"c\":3}\t]"),
+            (3, "[\t{\"a\":1},\t{\"b\":2},\t{\"c\":3}\t]"),
+            (2, "[\t{\"a\":1},\t{\"b\":2}\t]"),
+            (1, "[\t{\"a\":1}\t]"),
+            (0, "[]"),
+        ] {
+            let mut some = all.clone();
+            some.truncate(len);
+            assert_eq!(written(&some), array);
+            assert_eq!(some.len(), len.min(3));
+            some.push(&serde_json::json!({"d": 4})).unwrap();
+            assert_eq!(some.iter().last(), Some(r#"{"d":4}"#));
+        }
+    }
+
+    #[test]
+    fn formatted_json_loses_its_tabs_and_newlines() {
+        assert_eq!(written(&matches(&["{\n\t\"a\": [\r\n1]}"])), "[\t{  \"a\": [  1]}\t]");
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing_behind() {
+        let mut matches = matches(&["{}"]);
+        matches.push(&std::collections::BTreeMap::from([((1, 2), 3)])).unwrap_err();
+        assert_eq!(written(&matches), "[\t{}\t]");
+    }
+
+    #[test]
+    fn other_cuts_are_not_taken() {
+        for json in ["", "{}\t{}", "{},\t{},", "{},\t", "{}, \t{}", "[],\t{}", "{},\t\t{}"] {
+            assert_eq!(Matches::from_cut(json), None, "{json:?}");
+        }
+    }
+}

@@ -36,13 +36,18 @@ pub struct FileStamp {
 /// stamp that the read saw. Twice that, for a clock read on another core.
 const RACY_NS: i64 = 20_000_000;
 
+/// The same where only seconds are kept: FAT keeps every other one.
+const COARSE_RACY_NS: i64 = 2_000_000_000 + RACY_NS;
+
 impl FileStamp {
     /// Whether `now` proves that the content is still what was read: the same metadata, and old
     /// enough at the time of reading that a later write must have changed it (git's rule for
     /// racily clean index entries).
     pub fn proves_unchanged(&self, now: &FileStat) -> bool {
-        let newest = self.stat.mtime_ns.max(self.stat.ctime_ns);
-        self.stat == *now && newest < self.read_at_ns.saturating_sub(RACY_NS)
+        let (mtime, ctime) = (self.stat.mtime_ns, self.stat.ctime_ns);
+        let is_coarse = mtime % 1_000_000_000 == 0 && ctime % 1_000_000_000 == 0;
+        let racy = if is_coarse { COARSE_RACY_NS } else { RACY_NS };
+        self.stat == *now && mtime.max(ctime) < self.read_at_ns.saturating_sub(racy)
     }
 }
 
@@ -81,14 +86,17 @@ mod tests {
     #[test]
     fn a_stamp_proves_nothing_about_a_file_that_was_young_when_it_was_read() {
         let stat = |at| FileStat { dev: 1, ino: 2, size: 3, mtime_ns: at, ctime_ns: at };
-        let second = 1_000_000_000;
-        let old = FileStamp { stat: stat(second), read_at_ns: 2 * second };
-        assert!(old.proves_unchanged(&stat(second)));
-        assert!(!old.proves_unchanged(&stat(second + 1)), "another time");
-        let racy = FileStamp { stat: stat(second), read_at_ns: second + RACY_NS };
-        assert!(!racy.proves_unchanged(&stat(second)), "written in the tick in which it was read");
-        let set_back = FileStat { mtime_ns: 5, ..stat(second) };
-        let set_back = FileStamp { stat: set_back, read_at_ns: second + 1 };
+        let (second, time) = (1_000_000_000, 1_234_567_890);
+        let old = FileStamp { stat: stat(time), read_at_ns: time + second };
+        assert!(old.proves_unchanged(&stat(time)));
+        assert!(!old.proves_unchanged(&stat(time + 1)), "another time");
+        let racy = FileStamp { stat: stat(time), read_at_ns: time + RACY_NS };
+        assert!(!racy.proves_unchanged(&stat(time)), "written in the tick in which it was read");
+        let coarse = |age| FileStamp { stat: stat(second), read_at_ns: second + age };
+        assert!(!coarse(2 * second).proves_unchanged(&stat(second)), "FAT rounds down to this");
+        assert!(coarse(3 * second).proves_unchanged(&stat(second)));
+        let set_back = FileStat { mtime_ns: 5, ..stat(time) };
+        let set_back = FileStamp { stat: set_back, read_at_ns: time + 1 };
         assert!(!set_back.proves_unchanged(&set_back.stat), "the change time is young");
     }
 }

@@ -5,8 +5,9 @@
 //! each file's metadata with the repository, and reads and parses what is not proven unchanged
 //! ([`read`]). What it learns it commits in batches, so that other queries profit while it runs.
 //!
-//! The price is a walk for each query: it costs the metadata of every selected file, and in
-//! return an answer can't be stale, with or without a watcher.
+//! The price is the metadata of every selected file and of every directory for each query: a walk
+//! that was made before is made again only where that shows a change (`recall`). In return an
+//! answer can't be stale, with or without a watcher.
 //!
 //! Invariants: the only reader of the watched tree and the only committer. A file is committed
 //! only if it lies under the root after all symlinks are resolved, and a plain walk of the root
@@ -20,6 +21,7 @@ pub mod walk;
 
 mod claims;
 mod reach;
+mod recall;
 mod refresh;
 
 pub use read::{Disk, RealDisk, read_file};

@@ -7,6 +7,7 @@
 use crate::claims::{Claim, Claims};
 use crate::reach::Reach;
 use crate::read::{Content, Disk, RealDisk, read_stable};
+use crate::recall::Recall;
 use crate::walk::{Found, GlobError, WalkSpec, Walked, walk};
 use astscope_parsing::Limits;
 use astscope_repository::{
@@ -60,6 +61,7 @@ pub struct Synchronizer {
     /// `None` when nothing may be indexed.
     reach: Option<Reach>,
     claims: Claims,
+    recall: Recall,
 }
 
 impl std::fmt::Debug for Synchronizer {
@@ -71,8 +73,15 @@ impl std::fmt::Debug for Synchronizer {
 impl Synchronizer {
     /// For the tree under `root`, an absolute path without symlinks.
     pub fn new(repository: Arc<Repository>, root: PathBuf, pool: Arc<ThreadPool>) -> Self {
-        let (reach, claims) = (Some(Reach::new(root)), Claims::default());
-        Self { repository, pool, limits: Limits::DAEMON, disk: Box::new(RealDisk), reach, claims }
+        Self {
+            repository,
+            pool,
+            limits: Limits::DAEMON,
+            disk: Box::new(RealDisk),
+            reach: Some(Reach::new(root)),
+            claims: Claims::default(),
+            recall: Recall::default(),
+        }
     }
 
     /// For queries outside every root: each parses what it selects, and nothing is kept.
@@ -107,19 +116,20 @@ impl Synchronizer {
         stop: &(dyn Fn() -> bool + Sync),
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Scope, RefreshError> {
-        self.refresh_on(&self.pool, spec, wait, stop, progress)
+        let started_ns = self.disk.now_ns();
+        let walked = self.recall.walk(&self.pool, spec, started_ns, stop)?;
+        self.refresh_on(&self.pool, spec, (walked, started_ns), wait, stop, progress)
     }
 
     fn refresh_on(
         &self,
         pool: &ThreadPool,
         spec: &WalkSpec,
+        (walked, started_ns): (Walked, i64),
         wait: bool,
         stop: &(dyn Fn() -> bool + Sync),
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Scope, RefreshError> {
-        let started_ns = self.disk.now_ns();
-        let walked = walk(spec, stop)?;
         if stop() {
             return Err(RefreshError::Cancelled);
         }
@@ -173,7 +183,10 @@ impl Synchronizer {
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<CrawlSummary, RefreshError> {
         let Some(reach) = &self.reach else { return Ok(CrawlSummary::default()) };
-        let scope = self.refresh_on(pool, &WalkSpec::all_of(reach.root()), true, stop, progress)?;
+        let spec = WalkSpec::all_of(reach.root());
+        let started_ns = self.disk.now_ns();
+        let walked = walk(&spec, stop)?;
+        let scope = self.refresh_on(pool, &spec, (walked, started_ns), true, stop, progress)?;
         Ok(CrawlSummary {
             files: scope.files.len() + scope.skipped.len(),
             skipped: scope.skipped.len(),

@@ -25,7 +25,7 @@ const THREADS_MAX: usize = 12;
 const SHEBANG_BYTES_MAX: u64 = 64;
 
 /// Which files are selected: ast-grep's input arguments.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct WalkSpec {
     /// The directory that `paths` and `globs` refer to; absolute.
     pub cwd: PathBuf,
@@ -69,6 +69,14 @@ pub struct GlobError(#[from] ignore::Error);
 #[derive(Clone, Debug, Default)]
 pub struct LanguageGlobs(Vec<(Language, Vec<String>, Types)>);
 
+impl PartialEq for LanguageGlobs {
+    fn eq(&self, other: &Self) -> bool {
+        // What they are compiled to follows from them.
+        let (ours, theirs) = (self.0.iter(), other.0.iter());
+        ours.map(|(l, globs, _)| (l, globs)).eq(theirs.map(|(l, globs, _)| (l, globs)))
+    }
+}
+
 impl LanguageGlobs {
     /// Compiles the globs of each language. Where two languages claim a file, the first has it.
     pub fn compile(
@@ -102,6 +110,12 @@ impl WalkSpec {
     /// Everything that a plain walk of `root` finds.
     pub fn all_of(root: &Path) -> Self {
         Self { cwd: root.to_path_buf(), paths: vec![".".to_owned()], ..Self::default() }
+    }
+
+    /// What was typed, or what that means if nothing was.
+    pub(crate) fn typed_paths(&self) -> impl Iterator<Item = &str> {
+        let here = self.paths.is_empty().then_some(".");
+        here.into_iter().chain(self.paths.iter().map(String::as_str))
     }
 
     /// Whether nothing widens the walk: what it finds under a directory, a walk from further up
@@ -172,12 +186,14 @@ pub struct Issue {
 }
 
 /// What a walk came to.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Walked {
     /// Sorted by display path, then in the order of the typed paths.
     pub files: Vec<Found>,
     /// Every directory that was entered, without symlinks, with the typed path that led to it.
     pub directories: Vec<(PathBuf, usize)>,
+    /// Files whose first line and mode say whether they are selected, and as what.
+    pub(crate) by_content: Vec<PathBuf>,
     /// What could not be looked at.
     pub issues: Vec<Issue>,
     /// For each typed path what it resolves to, if it exists.
@@ -209,9 +225,7 @@ struct Typed {
 pub fn walk(spec: &WalkSpec, stop: &(dyn Fn() -> bool + Sync)) -> Result<Walked, GlobError> {
     let plan = spec.compile()?;
     let mut walked = Walked::default();
-    let default_path = [".".to_owned()];
-    let paths = if spec.paths.is_empty() { &default_path[..] } else { &spec.paths };
-    for (index, typed) in paths.iter().enumerate() {
+    for (index, typed) in spec.typed_paths().enumerate() {
         walked.resolved.push(None);
         // ast-grep takes `-` for the standard input, and then reads nothing.
         if typed == "-" || stop() {
@@ -249,7 +263,7 @@ pub fn walk(spec: &WalkSpec, stop: &(dyn Fn() -> bool + Sync)) -> Result<Walked,
 }
 
 /// `cwd/typed`, without the `./` that means nothing to ast-grep either.
-fn join(cwd: &Path, typed: &str) -> PathBuf {
+pub(crate) fn join(cwd: &Path, typed: &str) -> PathBuf {
     let typed = Path::new(typed);
     let typed = typed.strip_prefix("./").unwrap_or(typed);
     if typed.as_os_str().is_empty() { cwd.to_path_buf() } else { cwd.join(typed) }
@@ -307,8 +321,7 @@ impl Plan<'_> {
         if let Some(language) = self.spec.language_globs.language_of(name) {
             return selects(language).then_some(language);
         }
-        let is_hidden = name.file_name().is_none_or(|name| name.as_bytes().starts_with(b"."));
-        if name.extension().is_some() || is_hidden || !selects(Language::Erlang) {
+        if !self.goes_by_content(name) {
             return None;
         }
         // Scripts are executable; opening every README on every walk would cost too much.
@@ -317,6 +330,15 @@ impl Plan<'_> {
             return None;
         }
         Language::from_shebang(&first_line(path)?).filter(|language| selects(*language))
+    }
+
+    /// Whether the name of a file leaves open whether it is selected.
+    fn goes_by_content(&self, name: &Path) -> bool {
+        let is_hidden = name.file_name().is_none_or(|name| name.as_bytes().starts_with(b"."));
+        name.extension().is_none()
+            && !is_hidden
+            && self.languages.as_ref().is_none_or(|all| all.contains(&Language::Erlang))
+            && self.spec.language_globs.language_of(name).is_none()
     }
 }
 
@@ -376,6 +398,7 @@ impl Drop for Visitor<'_> {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.files.append(&mut self.own.files);
         all.directories.append(&mut self.own.directories);
+        all.by_content.append(&mut self.own.by_content);
         all.issues.append(&mut self.own.issues);
     }
 }
@@ -393,6 +416,9 @@ impl Visitor<'_> {
         }
         let metadata = || entry.metadata().ok();
         let name = Path::new(entry.file_name());
+        if self.plan.goes_by_content(name) {
+            self.own.by_content.extend(self.resolve(path));
+        }
         let Some(language) = self.plan.language_of(name, metadata, path) else { return };
         match entry.metadata() {
             Ok(metadata) => {

@@ -1,0 +1,216 @@
+//! Walks remembered: a stat of each directory proves that the next walk would find the same.
+//!
+//! The problem: listing every directory anew, and matching every name against ignore rules, takes
+//! most of the time of a small query, and finds the same as a second ago.
+//!
+//! What a walk finds depends on the entries of the directories that it enters, on the contents of
+//! ignore files in them and above them, on git's configuration, and on the first lines of scripts
+//! that have no extension. Each of these is a *witness*: it has time stamps, and the rule that
+//! proves a file unchanged (git's racy rule, see [`FileStamp`]) proves them unchanged too, because
+//! adding, removing and renaming an entry changes its directory's times. If one witness fails, the
+//! whole tree is walked. The files found are stat'ed for each query, here as there.
+//!
+//! What goes unseen: an ignore file above the walked tree that appears and vanishes again within
+//! one walk. What is not remembered: walks through symlinks, walks that met errors, trees with a
+//! linked git directory (worktrees, submodules), whose rules lie elsewhere.
+
+use crate::read::stat_of;
+use crate::walk::{Found, GlobError, WalkSpec, Walked, join, walk};
+use astscope_repository::FileStamp;
+use ignore::gitignore::gitconfig_excludes_path;
+use rayon::ThreadPool;
+use rayon::prelude::*;
+use std::collections::VecDeque;
+use std::fs::Metadata;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Walks that are remembered: what an editor, a terminal and an agent ask about in turn.
+const REMEMBERED_MAX: usize = 4;
+
+/// Stats that one thread makes in a row: a tenth of a millisecond.
+const STATS_A_TASK: usize = 64;
+
+/// The last walks, newest first.
+#[derive(Debug, Default)]
+pub(crate) struct Recall(Mutex<VecDeque<Arc<Remembered>>>);
+
+#[derive(Debug)]
+struct Remembered {
+    spec: WalkSpec,
+    walked: Walked,
+    witnesses: Vec<Witness>,
+    /// Which file git's configuration named.
+    excludes: Option<PathBuf>,
+}
+
+impl Recall {
+    /// What [`walk`] gives, from memory where that is certainly the same.
+    ///
+    /// `now_ns` is the time, read just before; `stop` is asked as by `walk`.
+    pub(crate) fn walk(
+        &self,
+        pool: &ThreadPool,
+        spec: &WalkSpec,
+        now_ns: i64,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Walked, GlobError> {
+        if let Some(known) = self.known(spec) {
+            if let Some(walked) = pool.install(|| known.walk_again()) {
+                return Ok(walked);
+            }
+            self.forget(&known);
+        }
+        // These lie outside the directories whose times would tell of a change during the walk.
+        let excludes = gitconfig_excludes_path();
+        let above = Witness::above(spec, excludes.as_deref(), now_ns);
+        let walked = walk(spec, stop)?;
+        if let Some(above) = above
+            && !stop()
+            && let Some(within) = pool.install(|| Witness::within(spec, &walked, now_ns))
+        {
+            let witnesses = above.into_iter().chain(within).collect();
+            let (spec, walked) = (spec.clone(), walked.clone());
+            self.remember(Remembered { spec, walked, witnesses, excludes });
+        }
+        Ok(walked)
+    }
+
+    fn known(&self, spec: &WalkSpec) -> Option<Arc<Remembered>> {
+        self.lock().iter().find(|known| known.spec == *spec).cloned()
+    }
+
+    fn forget(&self, stale: &Arc<Remembered>) {
+        self.lock().retain(|known| !Arc::ptr_eq(known, stale));
+    }
+
+    fn remember(&self, new: Remembered) {
+        let mut walks = self.lock();
+        walks.retain(|known| known.spec != new.spec);
+        walks.push_front(Arc::new(new));
+        walks.truncate(REMEMBERED_MAX);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Arc<Remembered>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Remembered {
+    /// The same walk with the files' metadata as they are now; `None` if it may find other files.
+    fn walk_again(&self) -> Option<Walked> {
+        let roots = self.spec.typed_paths().map(|typed| join(&self.spec.cwd, typed));
+        let resolve_alike = roots
+            .zip(&self.walked.resolved)
+            .all(|(path, resolved)| path.canonicalize().ok() == *resolved);
+        let witnesses = self.witnesses.par_iter().with_min_len(STATS_A_TASK);
+        if !resolve_alike
+            || gitconfig_excludes_path() != self.excludes
+            || !witnesses.all(Witness::holds)
+        {
+            return None;
+        }
+        let files = self.walked.files.par_iter().with_min_len(STATS_A_TASK).map(|found| {
+            let metadata = found.abs.symlink_metadata().ok().filter(Metadata::is_file)?;
+            Some(Found { stat: stat_of(&metadata), ..found.clone() })
+        });
+        Some(Walked { files: files.collect::<Option<_>>()?, ..self.walked.clone() })
+    }
+}
+
+/// Something that a walk depended on.
+#[derive(Debug)]
+enum Witness {
+    /// Nothing is there.
+    Absent(PathBuf),
+    /// A directory is there, whatever is in it.
+    Directory(PathBuf),
+    /// The file's content, or the directory's list of entries, is as it was.
+    Unchanged(PathBuf, FileStamp),
+}
+
+impl Witness {
+    /// `None` if what is there is so new that a later change might not show.
+    fn of(path: PathBuf, read_at_ns: i64) -> Option<Self> {
+        match path.metadata() {
+            Ok(metadata) => {
+                let stat = stat_of(&metadata);
+                let stamp = FileStamp { stat, read_at_ns };
+                stamp.proves_unchanged(&stat).then_some(Self::Unchanged(path, stamp))
+            }
+            Err(error) => is_absence(&error).then_some(Self::Absent(path)),
+        }
+    }
+
+    /// A directory that only has to be there, or not.
+    fn of_presence(path: PathBuf) -> Option<Self> {
+        match path.metadata() {
+            Ok(metadata) => metadata.is_dir().then_some(Self::Directory(path)),
+            Err(error) => is_absence(&error).then_some(Self::Absent(path)),
+        }
+    }
+
+    fn holds(&self) -> bool {
+        match self {
+            Self::Absent(path) => path.metadata().is_err_and(|error| is_absence(&error)),
+            Self::Directory(path) => path.is_dir(),
+            Self::Unchanged(path, stamp) => {
+                path.metadata().is_ok_and(|now| stamp.proves_unchanged(&stat_of(&now)))
+            }
+        }
+    }
+
+    /// What the rules above the walked directories depend on.
+    fn above(spec: &WalkSpec, excludes: Option<&Path>, now_ns: i64) -> Option<Vec<Self>> {
+        let mut witnesses = Vec::new();
+        if let Some(excludes) = excludes {
+            witnesses.push(Self::of(excludes.to_path_buf(), now_ns)?);
+        }
+        for typed in spec.typed_paths() {
+            let root = join(&spec.cwd, typed).canonicalize().ok()?;
+            for directory in root.ancestors().skip(1) {
+                witnesses.push(Self::of(directory.join(".gitignore"), now_ns)?);
+                witnesses.push(Self::of(directory.join(".ignore"), now_ns)?);
+                witnesses.push(Self::of(directory.join(".git/info/exclude"), now_ns)?);
+                witnesses.push(Self::of_presence(directory.join(".git"))?);
+                witnesses.push(Self::of_presence(directory.join(".jj"))?);
+            }
+        }
+        Some(witnesses)
+    }
+
+    /// What the walk read below. `None` if that can't all be told.
+    fn within(spec: &WalkSpec, walked: &Walked, now_ns: i64) -> Option<Vec<Self>> {
+        let entered = |typed: usize| walked.directories.iter().any(|(_, from)| *from == typed);
+        if spec.follow || !walked.issues.is_empty() || !(0..walked.resolved.len()).all(entered) {
+            return None;
+        }
+        let directories = walked.directories.par_iter().with_min_len(STATS_A_TASK / 4);
+        let witnesses = directories.map(|(directory, _)| {
+            let mut witnesses = vec![Self::of(directory.clone(), now_ns)?];
+            for file in [".gitignore", ".ignore"] {
+                // That there is none, the directory itself bears witness.
+                let witness = Self::of(directory.join(file), now_ns)?;
+                witnesses.extend((!matches!(witness, Self::Absent(_))).then_some(witness));
+            }
+            if let Self::Directory(git) = Self::of_presence(directory.join(".git"))? {
+                witnesses.push(Self::of(git.join("info/exclude"), now_ns)?);
+            }
+            Some(witnesses)
+        });
+        let mut witnesses: Vec<Self> =
+            witnesses.collect::<Option<Vec<_>>>()?.into_iter().flatten().collect();
+        for script in &walked.by_content {
+            witnesses.push(Self::of(script.clone(), now_ns)?);
+        }
+        Some(witnesses)
+    }
+}
+
+fn is_absence(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+#[cfg(test)]
+mod tests;

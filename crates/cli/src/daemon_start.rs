@@ -230,9 +230,6 @@ fn spawn(dir: &RuntimeDir) -> io::Result<Child> {
         .open(log_path)?;
     Command::new(std::env::current_exe()?)
         .args(["serve", "--spawned"])
-        // Milliseconds after which mimalloc gives free pages back: soon, because the daemon parses
-        // in bursts, but not within a query, which would fault them in again.
-        .env("MIMALLOC_PURGE_DELAY", "100")
         // A Ctrl-C in our terminal is not meant for it.
         .process_group(0)
         // It must not keep a file system busy that the user wants to unmount.

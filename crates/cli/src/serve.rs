@@ -7,12 +7,27 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use astscope_daemon::{DaemonConfig, ServeError};
 use astscope_protocol::RuntimeDir;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use tracing_subscriber::EnvFilter;
 
 /// What is logged, in `tracing`'s filter syntax; `info` without it.
 const LOG_VARIABLE: &str = "ASTSCOPE_LOG";
 
+/// After how many milliseconds mimalloc gives free pages back to the kernel. At once: parsing frees
+/// as much as it keeps (decision 0010).
+const PURGE_VARIABLE: &str = "MIMALLOC_PURGE_DELAY";
+const PURGE_DELAY: &str = "0";
+
 pub(crate) fn serve(args: &ServeArgs, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    // The allocator reads its settings before `main` does anything: this process starts anew with
+    // them. Where that can't be done, the daemon only takes more memory.
+    if std::env::var_os(PURGE_VARIABLE).is_none()
+        && let Ok(program) = std::env::current_exe()
+    {
+        let arguments = std::env::args_os().skip(1);
+        let _error = Command::new(program).args(arguments).env(PURGE_VARIABLE, PURGE_DELAY).exec();
+    }
     let runtime_dir = RuntimeDir::locate(&|name| std::env::var_os(name))
         .map_err(|error| bad_runtime_dir(&error))?;
     log_to_stderr();

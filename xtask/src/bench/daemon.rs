@@ -33,8 +33,6 @@ impl Daemon {
             .args(["serve", "--spawned"])
             .env("ASTSCOPE_RUNTIME_DIR", dir.path())
             .env("ASTSCOPE_LOG", "warn")
-            // As the command line starts it.
-            .env("MIMALLOC_PURGE_DELAY", "100")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

@@ -17,6 +17,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+/// More than an item's line has beside its matches, source and path.
+const ITEM_BYTES: usize = 256;
+
 /// The value of every message's `jsonrpc` member.
 const JSONRPC: &str = "2.0";
 
@@ -139,9 +142,11 @@ pub fn encode_notification<P: Serialize + ?Sized>(
     append(out, &Line { jsonrpc: JSONRPC, method, params })
 }
 
-/// Appends an item's line to `out`, its matches cut as [`Matches`](crate::messages::Matches) says.
+/// Appends an item's line to `out`, its matches cut as [`Matches`] says.
 pub fn encode_item(out: &mut Vec<u8>, mut item: Item) -> Result<(), EncodeError> {
     let matches = std::mem::take(&mut item.matches);
+    let others = item.file.len() + item.source.as_ref().map_or(0, String::len);
+    out.reserve(matches.written_bytes() + others + ITEM_BYTES);
     encode_notification(out, method::ITEM, &item)?;
     // The matches are the last member of the last member.
     out.truncate(out.len() - "[]}}\n".len());

@@ -17,6 +17,9 @@ pub struct Matches {
     len: usize,
 }
 
+/// Bytes that are reserved with the first match.
+const FIRST_BYTES: usize = 2 << 10;
+
 /// What separates two texts.
 const SEPARATOR: &[u8] = b",\t";
 
@@ -37,6 +40,8 @@ impl Matches {
     /// When it can't be written as JSON; then nothing is appended.
     pub fn push(&mut self, record: &impl Serialize) -> serde_json::Result<()> {
         let end = self.json.len();
+        // Room for the first match: a file that has one has a few as a rule.
+        self.json.reserve(FIRST_BYTES.saturating_sub(end));
         if !self.is_empty() {
             self.json.extend_from_slice(SEPARATOR);
         }
@@ -68,9 +73,20 @@ impl Matches {
 
     /// Each match's text.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        let texts = self.json.split(|byte| *byte == b'\t').take(self.len);
         // JSON is UTF-8.
-        texts.filter_map(|text| str::from_utf8(text.strip_suffix(b",").unwrap_or(text)).ok())
+        self.texts().filter_map(|text| str::from_utf8(text.strip_suffix(b",").unwrap_or(text)).ok())
+    }
+
+    /// What stands between the TABs, commas included.
+    fn texts(&self) -> impl Iterator<Item = &[u8]> {
+        let mut start = 0;
+        let ends = memchr::memchr_iter(b'\t', &self.json).chain([self.json.len()]);
+        ends.take(self.len).map(move |end| &self.json[std::mem::replace(&mut start, end + 1)..end])
+    }
+
+    /// Bytes that [`Self::write`] appends, at most.
+    pub(crate) fn written_bytes(&self) -> usize {
+        self.json.len() + "[\t\t]".len()
     }
 
     /// Appends the array to `line` as the daemon writes it.
@@ -87,18 +103,14 @@ impl Matches {
     /// What stands between the first and the last TAB of [`Self::write`]. `None` if it isn't cut
     /// as the daemon cuts.
     pub(crate) fn from_cut(json: &str) -> Option<Self> {
-        let json = json.as_bytes();
-        let mut len = 0;
-        let mut start = 0;
-        let ends = memchr::memchr_iter(b'\t', json).chain([json.len()]);
-        for end in ends {
-            let text = &json[start..end];
-            let text = if end < json.len() { text.strip_suffix(b",")? } else { text };
-            text.strip_prefix(b"{")?.strip_suffix(b"}")?;
-            start = end + 1;
-            len += 1;
-        }
-        Some(Self { json: json.to_vec(), len })
+        let len = memchr::memchr_iter(b'\t', json.as_bytes()).count() + 1;
+        let cut = Self { json: json.as_bytes().to_vec(), len };
+        let is_object = |text: &[u8]| text.first() == Some(&b'{') && text.last() == Some(&b'}');
+        let is_ours = cut.texts().enumerate().all(|(at, text)| {
+            let text = if at + 1 < len { text.strip_suffix(b",") } else { Some(text) };
+            text.is_some_and(is_object)
+        });
+        is_ours.then_some(cut)
     }
 }
 

@@ -108,11 +108,15 @@ pub struct Totals {
 ///
 /// `search` gets a file and how many matches are of interest at most; it gives `None` for a file
 /// that can't contain a match, else what it found. Delivery happens on the calling thread; while
-/// `deliver` blocks, the results of a few chunks wait.
+/// `deliver` blocks, the results of a few chunks wait. Not to be called on a thread of `pool`: it
+/// waits for the others.
 ///
 /// # Errors
 /// When interrupted, or when `deliver` says that nobody is left to deliver to. What was delivered
 /// until then stands.
+///
+/// # Panics
+/// When `search` does.
 pub fn execute<F: Found>(
     files: &[ScopedFile],
     pool: &ThreadPool,

@@ -177,6 +177,58 @@ fn answers_come_in_the_order_of_the_scope_whatever_the_threads_do() {
 }
 
 #[test]
+fn what_waits_for_the_receiver_is_bounded_by_files_and_by_text() {
+    // Chunks are cut after 64 files or 256 KiB; eight for each of two threads may be ahead.
+    for (n_files, bytes, files_a_chunk) in [(3_000, 8, 64), (60, 200 << 10, 2)] {
+        let text = format!("f(1)//{}", "x".repeat(bytes));
+        let paths: Vec<String> = (0..n_files).map(|n| format!("{n:04}.js")).collect();
+        let files: Vec<(&str, &str)> = paths.iter().map(|path| (&**path, &*text)).collect();
+        let files = scope(&files);
+        let searched = AtomicUsize::new(0);
+        let search = |_: &ScopedFile, _: usize| {
+            searched.fetch_add(1, Ordering::Relaxed);
+            Some(vec![()])
+        };
+        let mut n_delivered = 0;
+        let mut deliver = |_: &ScopedFile, _: Vec<()>| {
+            n_delivered += 1;
+            let ahead = searched.load(Ordering::Relaxed) - n_delivered;
+            assert!(ahead < (16 + 1) * files_a_chunk, "{ahead} files are ahead");
+            Ok(())
+        };
+        let bounds = Bounds { limit: u64::MAX, interrupt: &|| None };
+        let totals = execute(&files, &pool(), &bounds, &search, &mut deliver).unwrap();
+        assert_eq!(totals.matches, n_files);
+    }
+}
+
+#[test]
+fn a_limit_spares_the_files_behind_it() {
+    let texts: Vec<String> = (0..2_000).map(|n| format!("{n:04}.js")).collect();
+    let files = scope(&texts.iter().map(|path| (&**path, "f(1)")).collect::<Vec<_>>());
+    let searched = AtomicUsize::new(0);
+    let search = |_: &ScopedFile, wanted: usize| {
+        searched.fetch_add(1, Ordering::Relaxed);
+        Some(vec![(); wanted.min(1)])
+    };
+    let bounds = Bounds { limit: 3, interrupt: &|| None };
+    let totals = execute(&files, &pool(), &bounds, &search, &mut |_, _| Ok(())).unwrap();
+    assert_eq!((totals.matches, totals.files_matched, totals.limit_reached), (3, 3, true));
+    // Four of each chunk that was on its way.
+    assert!(searched.load(Ordering::Relaxed) <= 16 * 4, "{searched:?}");
+}
+
+#[test]
+fn a_search_that_panics_takes_its_caller_along_and_nobody_hangs() {
+    let files = scope(&[("a.js", "f(1)"), ("b.js", "f(2)")]);
+    let search = |_: &ScopedFile, _: usize| -> Option<Vec<()>> { panic!("on purpose") };
+    let bounds = Bounds { limit: 9, interrupt: &|| None };
+    let run = || execute(&files, &pool(), &bounds, &search, &mut |_, _| Ok(()));
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_err();
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"on purpose"));
+}
+
+#[test]
 fn an_interrupt_ends_a_query_and_so_does_a_receiver_that_left() {
     let files = scope(&[("a.js", "f(1)"), ("b.js", "f(2)")]);
     let search = |_: &ScopedFile, _: usize| Some(vec![()]);

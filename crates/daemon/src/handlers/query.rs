@@ -225,7 +225,7 @@ fn stream(
     let bounds = Bounds { limit: delivery.limit.unwrap_or(u64::MAX), interrupt: &interrupt };
     let mut error_matches = 0;
     let mut deliver = |file: &ScopedFile, found: Records| -> Result<(), Gone> {
-        // A slow client takes long to read what a window found, and may give up meanwhile.
+        // A slow client takes long to read what was found before, and may give up meanwhile.
         if context.interrupt().is_some() {
             return Err(Gone);
         }

@@ -98,7 +98,7 @@ impl Receiver {
 /// Types a line. `None` if it is a piece of one that isn't whole yet, or means nothing to this
 /// build: a later daemon may send notifications that it can't know.
 fn understand(line: &[u8], assembler: &mut ChunkAssembler) -> Result<Option<Received>, CallError> {
-    // The hot path.
+    // Nearly all lines are items, and nearly all of an item is matches, which nobody reads here.
     if let Some(item) = str::from_utf8(line).ok().and_then(read_item) {
         return Ok(Some(Received::Event(Event::Item(item))));
     }

@@ -40,6 +40,13 @@ pub enum Command {
     /// Wants ast-grep 0.51.1 (`pip install ast-grep-cli==0.51.1`) and a built astscope. The
     /// questions lie in xtask/differential. Ends with 1 on any difference.
     Differential(DifferentialFlags),
+
+    /// Records what OTP's own supervisors do, for ours to be compared with.
+    ///
+    /// Wants Erlang/OTP 25 (on Debian `apt-get install erlang-base`). Each script in
+    /// crates/supervision/tests/otp/traces is run several times, and its trace written into its
+    /// file. The language is described in harness.erl beside that directory.
+    Otp(OtpFlags),
 }
 
 /// Flags of `cargo xtask bench`.
@@ -104,6 +111,18 @@ pub struct DifferentialFlags {
     /// Replays the random patterns of an earlier run.
     #[arg(long, value_name = "S", requires = "random")]
     pub seed: Option<u64>,
+}
+
+/// Flags of `cargo xtask otp`.
+#[derive(Args, Debug)]
+pub struct OtpFlags {
+    /// The directory that holds erl and erlc; by default they are looked for on the path.
+    #[arg(long, value_name = "DIR")]
+    pub erl_bin: Option<PathBuf>,
+
+    /// Writes nothing. Ends with 1 if a trace differs from its file, and shows how.
+    #[arg(long)]
+    pub check: bool,
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod bench;
 pub mod ci;
 pub mod differential;
 pub mod flags;
+pub mod otp;
 pub mod tidy;
 
 use std::path::Path;

@@ -1,0 +1,265 @@
+//! What an incarnation is given to live in.
+//!
+//! Whatever a child starts belongs to its incarnation and is gone before the incarnation's end is
+//! reported: that is what makes a restart a clean start.
+
+use crate::address::{Pulse, Slot};
+use crate::checkpoint::Checkpoint;
+use crate::probe::Probe;
+use crate::{ChildRef, Emitter, Exit, TreePath};
+use std::fmt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// An incarnation's own view of the tree. Cheap to clone; it may outlive the incarnation and is
+/// then of no effect.
+#[derive(Clone)]
+pub struct Ctx(Arc<Inner>);
+
+struct Inner {
+    incarnation: u64,
+    emitter: Emitter,
+    stop: CancellationToken,
+    slot: Arc<Slot>,
+    pulse: Arc<Pulse>,
+    scope: Mutex<Scope>,
+    /// Why the incarnation has to end although its own future goes on.
+    failure: watch::Sender<Option<Exit>>,
+    acknowledge: Mutex<Option<oneshot::Sender<()>>>,
+    acknowledged: CancellationToken,
+    probe: Probe,
+}
+
+/// What belongs to the incarnation besides its own future.
+#[derive(Default)]
+struct Scope {
+    tasks: JoinSet<()>,
+    at_end: Vec<Box<dyn FnOnce() + Send>>,
+    closed: bool,
+}
+
+impl Ctx {
+    pub(crate) fn new(
+        incarnation: u64,
+        emitter: Emitter,
+        slot: Arc<Slot>,
+        pulse: Arc<Pulse>,
+        acknowledge: oneshot::Sender<()>,
+        probe: Probe,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            incarnation,
+            emitter,
+            stop: CancellationToken::new(),
+            slot,
+            pulse,
+            scope: Mutex::default(),
+            failure: watch::Sender::new(None),
+            acknowledge: Mutex::new(Some(acknowledge)),
+            acknowledged: CancellationToken::new(),
+            probe,
+        }))
+    }
+
+    /// The child's name.
+    pub fn id(&self) -> &Arc<str> {
+        self.0.slot.id()
+    }
+
+    /// Where in the tree it is.
+    pub fn path(&self) -> &TreePath {
+        self.0.emitter.path()
+    }
+
+    /// Counts the child's incarnations from 1.
+    pub fn incarnation(&self) -> u64 {
+        self.0.incarnation
+    }
+
+    /// The child itself, as others see it.
+    pub fn child(&self) -> ChildRef {
+        ChildRef::new(Arc::clone(&self.0.slot))
+    }
+
+    /// For events of what this child runs: a pool, a breaker.
+    pub fn emitter(&self) -> &Emitter {
+        &self.0.emitter
+    }
+
+    /// Waits until the child is told to stop.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn stopping(&self) {
+        self.0.stop.cancelled().await;
+    }
+
+    /// Whether the child has been told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.0.stop.is_cancelled()
+    }
+
+    /// Says that the child made progress. Receiving a message says so too: this is for work that
+    /// takes long between two of them, and for children without a mailbox.
+    pub fn progress(&self) {
+        self.0.pulse.busy();
+    }
+
+    /// Says that the child waits for something to do, which is no lack of progress.
+    pub fn idle(&self) {
+        self.0.pulse.idle();
+    }
+
+    /// Says whether the child can do its work. A child whose spec says
+    /// [`ready_later`](crate::ChildSpec::ready_later) is not ready until it says so itself; any
+    /// other is as soon as it has started.
+    pub fn set_ready(&self, ready: bool) {
+        self.0.slot.set_ready(self.0.incarnation, ready);
+    }
+
+    /// Runs a task that belongs to this incarnation. It is cancelled, and waited for, before the
+    /// incarnation's end is reported; if it panics, the incarnation ends with that panic. Has no
+    /// effect once the incarnation is ending.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut scope = self.scope();
+        if scope.closed {
+            return;
+        }
+        while scope.tasks.try_join_next().is_some() {} // forget those that are done
+        let mut task: crate::BoxFuture<()> = Box::pin(task);
+        let failure = self.0.failure.clone();
+        scope.tasks.spawn(async move {
+            if let Err(exit) = crate::incarnation::caught(&mut task).await {
+                failure.send_if_modified(|failed| {
+                    let first = failed.is_none();
+                    if first {
+                        *failed = Some(exit);
+                    }
+                    first
+                });
+            }
+        });
+    }
+
+    /// Runs work that blocks or computes on a thread where it may. Its [`Checkpoint`] says when
+    /// the child is told to stop or the deadline has passed; work that doesn't look at it can't be
+    /// stopped, and the child becomes [unkillable](Exit::Unkillable).
+    ///
+    /// # Errors
+    /// How the work ended, if not with a result: [`Exit::Panicked`], or [`Exit::Shutdown`] if the
+    /// incarnation is ending already.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the work at its next check.
+    pub async fn blocking<R: Send + 'static>(
+        &self,
+        deadline: Option<Instant>,
+        work: impl FnOnce(&Checkpoint) -> R + Send + 'static,
+    ) -> Result<R, Exit> {
+        let stop = self.0.stop.child_token();
+        let checkpoint = Checkpoint::new(stop.clone(), deadline);
+        let (tell, told) = oneshot::channel();
+        {
+            let mut scope = self.scope();
+            if scope.closed {
+                return Err(Exit::Shutdown);
+            }
+            scope.tasks.spawn_blocking(move || {
+                let result = std::panic::catch_unwind(AssertUnwindSafe(|| work(&checkpoint)));
+                drop(tell.send(result.map_err(|payload| Exit::panicked(&*payload))));
+            });
+        }
+        let _stop_when_dropped = stop.drop_guard();
+        told.await.unwrap_or(Err(Exit::Shutdown))
+    }
+
+    /// Runs `f` when the incarnation has ended, before its end is reported. At once, if it is
+    /// ending already.
+    pub(crate) fn at_end(&self, f: impl FnOnce() + Send + 'static) {
+        let mut scope = self.scope();
+        if scope.closed {
+            drop(scope);
+            return f();
+        }
+        scope.at_end.push(Box::new(f));
+    }
+
+    /// Ends the incarnation with this exit, whatever it is doing: what a link does.
+    pub(crate) fn fail(&self, exit: Exit) {
+        self.0.failure.send_if_modified(|failed| {
+            let first = failed.is_none();
+            if first {
+                *failed = Some(exit);
+            }
+            first
+        });
+    }
+
+    /// Waits until something that is linked to this incarnation has failed.
+    pub(crate) async fn failed(&self) -> Exit {
+        let mut failure = self.0.failure.subscribe();
+        let exit = failure.wait_for(Option::is_some).await.ok().and_then(|exit| exit.clone());
+        match exit {
+            Some(exit) => exit,
+            None => std::future::pending().await, // the sender lives in here
+        }
+    }
+
+    pub(crate) fn tell_to_stop(&self) {
+        self.0.stop.cancel();
+    }
+
+    /// Tells the supervisor that the start is done.
+    pub(crate) fn acknowledge(&self) {
+        let sender = self.0.acknowledge.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.0.pulse.busy();
+        self.0.acknowledged.cancel();
+        if let Some(sender) = sender {
+            // A supervisor that no longer waits has given this incarnation up.
+            let _given_up = sender.send(());
+        }
+    }
+
+    /// Is cancelled when the start is acknowledged.
+    pub(crate) fn acknowledged(&self) -> &CancellationToken {
+        &self.0.acknowledged
+    }
+
+    pub(crate) fn pulse(&self) -> &Arc<Pulse> {
+        &self.0.pulse
+    }
+
+    pub(crate) fn probe(&self) -> &Probe {
+        &self.0.probe
+    }
+
+    /// Ends whatever belongs to the incarnation, and waits for it.
+    pub(crate) async fn close(&self) {
+        self.0.stop.cancel();
+        let (mut tasks, at_end) = {
+            let mut scope = self.scope();
+            scope.closed = true;
+            (std::mem::take(&mut scope.tasks), std::mem::take(&mut scope.at_end))
+        };
+        tasks.shutdown().await;
+        for f in at_end {
+            f();
+        }
+    }
+
+    fn scope(&self) -> MutexGuard<'_, Scope> {
+        self.0.scope.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Ctx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path();
+        f.debug_struct("Ctx").field("path", path).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,320 @@
+//! Performs what the core decides: the only thing that starts a child.
+//!
+//! A loop that waits for whatever can wake a supervisor, in a fixed order of precedence, hands it
+//! to the core, and does what comes back. It never waits for a child: a start or a stop in
+//! progress is the core's state, so a shutdown is heard at any time.
+
+use crate::address::{Mailbox, Pulse};
+use crate::core::{Action, ChildKey, Core, End, Input, Ticket};
+use crate::incarnation::{self, Control};
+use crate::policy::Restart;
+use crate::spec::{Body, ChildSpec, SupervisorSpec};
+use crate::supervisor::{Request, Snapshot};
+use crate::{AdminError, Answer, BoxFuture, Ctx, Exit, Probe, Reply};
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
+use std::future::pending;
+use std::sync::Arc;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tracing::Instrument as _;
+
+/// Requests that may wait in the core while it is in the middle of something; further ones wait in
+/// the mailbox.
+const WAITING_MAX: usize = 64;
+
+/// How a supervisor ended.
+#[derive(Debug)]
+pub(crate) enum SupervisorEnd {
+    /// A child of its first start failed.
+    StartFailed { id: Arc<str>, exit: Exit },
+    /// It was up, or was stopped on the way.
+    Exited(Exit),
+}
+
+impl From<SupervisorEnd> for End {
+    fn from(end: SupervisorEnd) -> Self {
+        match end {
+            SupervisorEnd::StartFailed { id, exit } => {
+                Self::StartFailed(Exit::failed(format!("`{id}` didn't start: {exit}")))
+            }
+            SupervisorEnd::Exited(exit) => Self::Exited(exit),
+        }
+    }
+}
+
+/// An incarnation that runs.
+struct Running {
+    incarnation: u64,
+    control: Control,
+    /// Tells its monitors.
+    tell: watch::Sender<Option<Exit>>,
+}
+
+struct Driver<'a> {
+    core: Core<ChildSpec>,
+    ctx: &'a Ctx,
+    probe: Probe,
+    actions: VecDeque<Action<ChildSpec>>,
+    tasks: JoinSet<(ChildKey, u64, End)>,
+    running: FxHashMap<ChildKey, Running>,
+    /// The start that is under way.
+    starting: Option<(ChildKey, u64, oneshot::Receiver<()>)>,
+    /// Children to be tried again once everybody who waits was served.
+    retries: VecDeque<ChildKey>,
+    tickets: FxHashMap<Ticket, Reply<Result<Answer, AdminError>>>,
+    last_ticket: Ticket,
+}
+
+/// Runs a supervisor until it ends.
+pub(crate) async fn run(
+    spec: SupervisorSpec,
+    ctx: &Ctx,
+    control: &Control,
+    mut mailbox: Mailbox<Request>,
+) -> SupervisorEnd {
+    let children = spec.children.into_iter().map(|child| {
+        // The count goes on where the last incarnation of this supervisor left it.
+        let incarnation = child.slot.status().incarnation();
+        (child.policy.clone(), child, incarnation)
+    });
+    let mut driver = Driver {
+        core: Core::new(spec.policy, children.collect(), Instant::now()),
+        ctx,
+        probe: spec.probe.unwrap_or_else(|| ctx.probe().clone()),
+        actions: VecDeque::new(),
+        tasks: JoinSet::new(),
+        running: FxHashMap::default(),
+        starting: None,
+        retries: VecDeque::new(),
+        tickets: FxHashMap::default(),
+        last_ticket: 0,
+    };
+    let (mut told_to_stop, mut told_to_die) = (false, false);
+    driver.step(Input::Start);
+    loop {
+        while let Some(action) = driver.actions.pop_front() {
+            if let Some(end) = driver.perform(action) {
+                driver.forget_added();
+                return end;
+            }
+        }
+        if let Some(key) = driver.retries.pop_front() {
+            // OTP's supervisor sends itself a message here: whatever waits by now comes first.
+            tokio::task::yield_now().await;
+            if control.stop.is_cancelled() && !told_to_stop {
+                told_to_stop = true;
+                driver.step(Input::Shutdown);
+            }
+            while let Some(joined) = driver.tasks.try_join_next() {
+                driver.on_joined(joined.ok());
+            }
+            for _ in 0..mailbox.len() {
+                if let Some(request) = mailbox.try_recv() {
+                    driver.on_request(request);
+                }
+            }
+            driver.step(Input::TryAgain(key));
+            continue;
+        }
+        let deadline = driver.core.next_deadline();
+        tokio::select! {
+            biased;
+            () = control.kill.cancelled(), if !told_to_die => {
+                told_to_die = true;
+                driver.step(Input::Kill);
+            }
+            () = control.stop.cancelled(), if !told_to_stop => {
+                told_to_stop = true;
+                driver.step(Input::Shutdown);
+            }
+            // Before the ends: who ended has been ready before.
+            Some((key, incarnation)) = ready(&mut driver.starting) => {
+                driver.step(Input::Ready(key, incarnation));
+            }
+            Some(joined) = driver.tasks.join_next() => driver.on_joined(joined.ok()),
+            () = at(deadline) => driver.step(Input::Tick),
+            Some(request) = mailbox.recv(), if driver.core.commands_waiting() < WAITING_MAX => {
+                driver.on_request(request);
+            }
+        }
+    }
+}
+
+/// Waits for the child that is being started to acknowledge its start. `None` if it ended instead.
+async fn ready(
+    starting: &mut Option<(ChildKey, u64, oneshot::Receiver<()>)>,
+) -> Option<(ChildKey, u64)> {
+    let Some((key, incarnation, acknowledged)) = starting else { return pending().await };
+    let answer = acknowledged.await.ok().map(|()| (*key, *incarnation));
+    *starting = None;
+    answer
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => pending().await,
+    }
+}
+
+impl Driver<'_> {
+    fn step(&mut self, input: Input<ChildSpec>) {
+        let mut out = Vec::new();
+        self.core.step(Instant::now(), input, &mut out);
+        self.actions.extend(out);
+    }
+
+    fn on_joined(&mut self, joined: Option<(ChildKey, u64, End)>) {
+        // `None`: the task itself was aborted, which only the end of the runtime does.
+        let Some((key, incarnation, end)) = joined else { return };
+        if self.running.get(&key).is_some_and(|running| running.incarnation == incarnation)
+            && let Some(running) = self.running.remove(&key)
+        {
+            let exit = match &end {
+                End::Ignored => Exit::Normal,
+                End::StartFailed(exit) | End::Exited(exit) => exit.clone(),
+            };
+            running.tell.send_replace(Some(exit));
+        }
+        if self.starting.as_ref().is_some_and(|(of, which, _)| (*of, *which) == (key, incarnation))
+        {
+            self.starting = None;
+        }
+        self.step(Input::Ended(key, incarnation, end));
+    }
+
+    fn on_request(&mut self, request: Request) {
+        match request {
+            Request::Command(command, reply) => {
+                self.last_ticket += 1;
+                self.tickets.insert(self.last_ticket, reply);
+                self.step(Input::Command(self.last_ticket, *command));
+            }
+            Request::Inspect(reply) => reply.send(self.snapshot()),
+        }
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        let mut children = Vec::new();
+        for info in self.core.inspect() {
+            if let Some((policy, spec)) = self.core.payload(info.key) {
+                children.push((info, policy.clone(), spec.child(), spec.as_supervisor()));
+            }
+        }
+        Snapshot { policy: *self.core.policy(), children }
+    }
+
+    /// Does one thing. `Some` is the supervisor's end.
+    fn perform(&mut self, action: Action<ChildSpec>) -> Option<SupervisorEnd> {
+        match action {
+            Action::Spawn(key, incarnation) => self.spawn(key, incarnation),
+            Action::Stop(key) => {
+                if let Some(running) = self.running.get(&key) {
+                    running.control.stop.cancel();
+                }
+            }
+            Action::Kill(key) => {
+                if let Some(running) = self.running.get(&key) {
+                    running.control.kill.cancel();
+                }
+            }
+            Action::Abandon(key) => {
+                if let Some(running) = self.running.remove(&key) {
+                    running.tell.send_replace(Some(Exit::Unkillable));
+                }
+            }
+            Action::Publish(key, state) => {
+                if let Some((_, spec)) = self.core.payload(key) {
+                    spec.publish(state);
+                }
+            }
+            Action::Removed(spec) => spec.gone(),
+            Action::Reply(ticket, answer) => {
+                if let Some(reply) = self.tickets.remove(&ticket) {
+                    reply.send(answer);
+                }
+            }
+            Action::Emit(None, event) => self.ctx.emitter().emit(event),
+            Action::Emit(Some(id), event) => self.ctx.emitter().child(&id).emit(event),
+            Action::TryAgain(key) => self.retries.push_back(key),
+            Action::Up => self.ctx.acknowledge(),
+            Action::StartFailed { id, exit } => {
+                return Some(SupervisorEnd::StartFailed { id, exit });
+            }
+            Action::End(exit) => return Some(SupervisorEnd::Exited(exit)),
+        }
+        None
+    }
+
+    fn spawn(&mut self, key: ChildKey, incarnation: u64) {
+        let Some((policy, spec)) = self.core.payload(key) else { return };
+        let pulse = Pulse::new();
+        let begun = spec.slot.begin(incarnation, !spec.ready_later, Arc::clone(&pulse));
+        let Some(tell) = begun else {
+            let why = Exit::failed("its spec is running already, under another supervisor");
+            drop(self.tasks.spawn(async move { (key, incarnation, End::StartFailed(why)) }));
+            return;
+        };
+        let emitter = self.ctx.emitter().child(&policy.id);
+        let span = tracing::debug_span!(
+            target: "astscope::supervision", "child", path = %emitter.path(), incarnation
+        );
+        let (acknowledge, acknowledged) = oneshot::channel();
+        let slot = Arc::clone(&spec.slot);
+        let ctx = Ctx::new(incarnation, emitter, slot, pulse, acknowledge, self.probe.clone());
+        let control = Control::default();
+        let future = body(spec, ctx, control.clone());
+        if policy.restart == Restart::Temporary {
+            spec.body.spend();
+        }
+        let task = async move { (key, incarnation, future.await) };
+        drop(self.tasks.spawn(task.instrument(span)));
+        self.running.insert(key, Running { incarnation, control, tell });
+        self.starting = Some((key, incarnation, acknowledged));
+    }
+
+    /// Children that were added at run time are unknown to the next incarnation of this supervisor.
+    fn forget_added(&mut self) {
+        for spec in self.core.added() {
+            spec.gone();
+        }
+    }
+}
+
+/// The future of an incarnation.
+fn body(spec: &ChildSpec, ctx: Ctx, control: Control) -> BoxFuture<End> {
+    let stall_after = spec.stall_after;
+    match &spec.body {
+        // The function that makes the future is the child's own code, so it runs, and may panic,
+        // in the child's task.
+        Body::Worker(make) => {
+            let (make, own) = (Arc::clone(make), ctx.clone());
+            let future = Box::pin(async move { make(own).await });
+            Box::pin(incarnation::run(future, ctx, control, stall_after))
+        }
+        Body::Once(once) => {
+            let (make, own) = (Body::take_once(once), ctx.clone());
+            let future = Box::pin(async move {
+                match make {
+                    Some(make) => make(own).await,
+                    None => End::StartFailed(Exit::failed("it can run only once, and has")),
+                }
+            });
+            Box::pin(incarnation::run(future, ctx, control, stall_after))
+        }
+        Body::Supervisor(spec, address) => {
+            let (spec, address) = (spec.as_ref().clone(), address.clone());
+            Box::pin(async move {
+                let mailbox = address.open(&ctx);
+                let end = run(spec, &ctx, &control, mailbox).await;
+                ctx.close().await;
+                end.into()
+            })
+        }
+        Body::Spent => {
+            Box::pin(async { End::StartFailed(Exit::failed("it can run only once, and has")) })
+        }
+    }
+}

@@ -8,6 +8,7 @@
 mod daemon;
 mod measure;
 mod report;
+mod supervision;
 
 use crate::flags::BenchFlags;
 use crate::workspace_root;
@@ -41,6 +42,9 @@ const PATTERNS: &[(&str, &str, &str)] = &[
 
 /// Runs the benchmark that `flags` ask for.
 pub fn run(flags: &BenchFlags) -> Result<()> {
+    if flags.supervision {
+        return supervision::run(flags.write);
+    }
     let corpora = corpora(flags)?;
     println!("building release binaries");
     build(&["-p", "astscope-cli", "--bin", "astscope"])?;

@@ -53,8 +53,12 @@ pub enum Command {
 #[derive(Args, Debug)]
 pub struct BenchFlags {
     /// A source tree: `elixir`, `rust` and `python` have patterns.
-    #[arg(long, value_name = "NAME=DIR", required = true)]
+    #[arg(long, value_name = "NAME=DIR", required_unless_present = "supervision")]
     pub corpus: Vec<String>,
+
+    /// Measures supervision beside bare tokio instead. Needs no corpus and no peer.
+    #[arg(long, conflicts_with = "corpus")]
+    pub supervision: bool,
 
     /// The peer.
     #[arg(long, value_name = "PATH", default_value = "ast-grep")]

@@ -38,6 +38,7 @@ pub const RULES: &[Rule] = &[
     Rule { name: "banned", check: sources::check_banned },
     Rule { name: "length", check: sources::check_length },
     Rule { name: "spawn", check: sources::check_spawns },
+    Rule { name: "clock", check: sources::check_clocks },
     Rule { name: "daemon-in-serve", check: sources::check_daemon_in_serve },
     Rule { name: "machine-path", check: sources::check_machine_paths },
     Rule { name: "grammar-symbols", check: manifests::check_grammar_symbols },

@@ -6,7 +6,7 @@
 
 use crate::Exit;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -252,7 +252,7 @@ impl Observer for TracingObserver {
     }
 }
 
-/// Counts what operators look at first. Share it to read it: all counters are atomic.
+/// Counts what operators look at first. Every tree has its own: see [`Emitter::counters`].
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Starts that were acknowledged.
@@ -351,14 +351,13 @@ pub struct Emitter {
 struct Sink {
     observer: Arc<dyn Observer>,
     last_number: AtomicU64,
-    unkillable: AtomicUsize,
+    counters: Counters,
 }
 
 impl Emitter {
     /// One that counts from 1, for a pool or a breaker outside any tree.
     pub fn new(path: TreePath, observer: Arc<dyn Observer>) -> Self {
-        let sink =
-            Sink { observer, last_number: AtomicU64::new(0), unkillable: AtomicUsize::new(0) };
+        let sink = Sink { observer, last_number: AtomicU64::new(0), counters: Counters::default() };
         Self { tree: Arc::new(sink), path }
     }
 
@@ -381,21 +380,25 @@ impl Emitter {
     /// An event with its number and time, for who decides under a lock and tells after it: the
     /// observer is never called with a lock held.
     pub(crate) fn stamp(&self, kind: EventKind) -> Event {
-        if matches!(kind, EventKind::Unkillable { .. } | EventKind::ThreadLost) {
-            self.tree.unkillable.fetch_add(1, Ordering::Relaxed);
-        }
         let number = self.tree.last_number.fetch_add(1, Ordering::Relaxed) + 1;
         Event { number, at: Instant::now(), path: self.path.clone(), kind }
     }
 
     /// Tells the observer of an event that was [stamped](Self::stamp) before.
     pub(crate) fn deliver(&self, event: &Event) {
+        self.tree.counters.observe(event);
         self.tree.observer.observe(event);
+    }
+
+    /// The counters of the whole tree.
+    pub fn counters(&self) -> &Counters {
+        &self.tree.counters
     }
 
     /// Incarnations and threads of this tree that outlived their kill.
     pub(crate) fn unkillable(&self) -> usize {
-        self.tree.unkillable.load(Ordering::Relaxed)
+        let n = self.tree.counters.unkillable.load(Ordering::Relaxed);
+        usize::try_from(n).unwrap_or(usize::MAX)
     }
 }
 

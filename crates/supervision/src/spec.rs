@@ -392,6 +392,7 @@ impl SupervisorSpec {
     }
 
     /// Who sees the events of the tree whose root this is. By default they go to `tracing`.
+    /// They are [counted](Root::counters) in any case.
     #[must_use]
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);

@@ -6,7 +6,7 @@ use crate::driver::{self, SupervisorEnd};
 use crate::incarnation::Control;
 use crate::policy::{ChildPolicy, SpecError, SupervisorPolicy};
 use crate::spec::{ChildSpec, SupervisorSpec};
-use crate::{Ctx, Emitter, Exit, TracingObserver, TreePath};
+use crate::{Counters, Ctx, Emitter, Exit, TracingObserver, TreePath};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -258,6 +258,11 @@ impl Root {
     /// For events of what runs beside the tree.
     pub fn emitter(&self) -> &Emitter {
         &self.emitter
+    }
+
+    /// What the tree has counted so far.
+    pub fn counters(&self) -> &Counters {
+        self.emitter.counters()
     }
 
     /// Stops the tree, the last started first, each child as its rule says, and returns when it is

@@ -72,11 +72,6 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn new(ast_grep: &Path) -> Result<Self> {
-        let version = |program: &Path, argument: &str| -> Result<String> {
-            let output = Command::new(program).arg(argument).output();
-            let output = output.with_context(|| format!("cannot run {}", program.display()))?;
-            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-        };
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let head = format!(
             "astscope {}, {}, {}, {cores} cores.",
@@ -159,13 +154,7 @@ impl Report {
 
     /// Writes the table into performance.md and the ratios as a picture beside it.
     pub(super) fn write(&self, docs: &Path) -> Result<()> {
-        let path = docs.join("performance.md");
-        let page =
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let (head, rest) =
-            page.split_once(BEGIN).context("performance.md lacks the begin marker")?;
-        let (_, tail) = rest.split_once(END).context("performance.md lacks the end marker")?;
-        fs::write(&path, format!("{head}{BEGIN}\n{}{END}{tail}", self.markdown()))?;
+        write_between(docs, BEGIN, END, &self.markdown())?;
         fs::write(docs.join("performance.svg"), self.svg())?;
         Ok(())
     }
@@ -208,7 +197,26 @@ fn line(out: &mut String, arguments: std::fmt::Arguments<'_>) {
     }
 }
 
-fn load() -> String {
+/// The first line that a program says of itself.
+pub(super) fn version(program: &Path, argument: &str) -> Result<String> {
+    let output = Command::new(program).arg(argument).output();
+    let output = output.with_context(|| format!("cannot run {}", program.display()))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Puts a table between its markers in performance.md.
+pub(super) fn write_between(docs: &Path, begin: &str, end: &str, table: &str) -> Result<()> {
+    let path = docs.join("performance.md");
+    let page =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let (head, rest) =
+        page.split_once(begin).with_context(|| format!("performance.md lacks {begin}"))?;
+    let (_, tail) = rest.split_once(end).with_context(|| format!("performance.md lacks {end}"))?;
+    fs::write(&path, format!("{head}{begin}\n{table}{end}{tail}"))?;
+    Ok(())
+}
+
+pub(super) fn load() -> String {
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     load.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
 }

@@ -47,6 +47,9 @@ const SPAWN_CRATE: &str = "crates/supervision/src/";
 /// The one file beside it, until what it starts has moved under a supervisor.
 const SPAWN_FILE: &str = "crates/daemon/src/spawn.rs";
 
+/// Keeps a thread busy for real, which a paused clock can't measure.
+const REAL_CLOCK_FILE: &str = "crates/supervision/src/probe.rs";
+
 /// Directories of the machine that somebody works on.
 const MACHINE_DIRS: &[&str] = &[
     concat!("/ho", "me/"),
@@ -130,6 +133,16 @@ pub(super) fn check_spawns(tree: &Tree) -> Vec<Violation> {
         violations.extend(find("spawn", path, product, &tokens));
     }
     violations
+}
+
+/// Supervision knows one clock, which a test can pause.
+pub(super) fn check_clocks(tree: &Tree) -> Vec<Violation> {
+    let sources = tree.rust_files().filter(|(path, _)| path.starts_with(SPAWN_CRATE));
+    let others = sources.filter(|(path, _)| *path != REAL_CLOCK_FILE);
+    let tokens: Vec<_> = ["std::time::Instant", "time::SystemTime"]
+        .map(|token| (token, "time comes from tokio::time, so that a test can pause it"))
+        .into();
+    others.flat_map(|(path, text)| find("clock", path, &code_only(text), &tokens)).collect()
 }
 
 /// The command line is a client. It names the daemon's crate only where it becomes the daemon.
@@ -240,6 +253,14 @@ mod tests {
                 assert_eq!(check_spawns(&Tree::of([(allowed, text.as_str())])), []);
             }
         }
+    }
+
+    #[test]
+    fn supervision_has_one_clock() {
+        let text = "//! x\nuse std::time::Instant;\nfn f(at: std::time::SystemTime) {}\n";
+        let path = "crates/supervision/src/driver.rs";
+        let tree = Tree::of([(path, text), (REAL_CLOCK_FILE, text), (LIB, text)]);
+        assert_eq!(places(&check_clocks(&tree)), [format!("{path}:2"), format!("{path}:3")]);
     }
 
     #[test]

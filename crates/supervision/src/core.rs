@@ -10,19 +10,19 @@
 //! back. `P` is what the driver keeps with each child; the core only carries it.
 
 mod admin;
+mod restart;
+mod start;
+mod stop;
 mod timers;
 mod window;
 
 pub use admin::{AdminError, Answer, ChildInfo, ChildState, Command, Count};
 
-use crate::policy::{
-    AutoShutdown, ChildPolicy, Restart, Stop, Strategy, Structure, SupervisorPolicy,
-};
+use crate::policy::{ChildPolicy, Restart, SupervisorPolicy};
 use crate::{EventKind, Exit};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 use timers::{Timer, Timers};
 use tokio::time::Instant;
 use window::Window;
@@ -276,8 +276,6 @@ impl<P> Core<P> {
         self.children.get_mut(&key).map(|child| (&child.policy, &mut child.payload))
     }
 
-    // ── the inbox ───────────────────────────────────────────────────────────────────────────────
-
     /// Handles what waits, as long as nothing blocks.
     fn serve(&mut self, now: Instant, out: &mut Vec<Action<P>>) {
         while self.op.is_none() && self.phase == Phase::Running {
@@ -299,385 +297,6 @@ impl<P> Core<P> {
         }
     }
 
-    /// A child ended by itself.
-    fn on_exit(&mut self, now: Instant, key: ChildKey, number: u64, out: &mut Vec<Action<P>>) {
-        let Some(child) = self.children.get_mut(&key) else { return };
-        if child.incarnation != number || child.state != ChildState::Up {
-            return; // stopped, and perhaps started again, while this message waited
-        }
-        let Some(exit) = child.gone.take() else { return };
-        child.last_exit = Some(exit.clone());
-        let ChildPolicy { restart, significant, firewall, .. } = child.policy;
-        let id = Some(Arc::clone(&child.policy.id));
-
-        if let Some(cooldown) = firewall
-            && (exit.is_abnormal() || exit == Exit::Meltdown)
-        {
-            return self.degrade(now, key, exit, cooldown, out);
-        }
-        let restarts = match restart {
-            Restart::Permanent => true,
-            Restart::Transient => exit.is_abnormal(),
-            Restart::Temporary => false,
-        };
-        out.push(Action::Emit(id, EventKind::Exited { incarnation: number, exit, restarts }));
-        if restarts {
-            return self.restart(now, key, out);
-        }
-        self.put_down(now, key, out);
-        if significant && self.is_last_significant() {
-            self.end(now, Exit::Shutdown, out);
-        }
-    }
-
-    /// Whether the end of a significant child takes the supervisor with it.
-    fn is_last_significant(&self) -> bool {
-        match self.policy.auto_shutdown {
-            AutoShutdown::Never => false,
-            AutoShutdown::AnySignificant => true,
-            AutoShutdown::AllSignificant => !self
-                .children
-                .values()
-                .any(|child| child.policy.significant && child.state != ChildState::Down),
-        }
-    }
-
-    // ── restarts ────────────────────────────────────────────────────────────────────────────────
-
-    /// Charges a restart and begins it, or melts down.
-    fn restart(&mut self, now: Instant, key: ChildKey, out: &mut Vec<Action<P>>) {
-        let Some(child) = self.children.get(&key) else { return };
-        let id = Arc::clone(&child.policy.id);
-        let backoff = child.policy.backoff;
-        if !self.window.charge(now) {
-            self.put_down(now, key, out);
-            out.push(Action::Emit(None, EventKind::Meltdown { child: id }));
-            return self.end(now, Exit::Meltdown, out);
-        }
-        self.set(now, key, ChildState::Restarting, out);
-        let n = self.window.len();
-        let wait = backoff.map_or(Duration::ZERO, |backoff| jittered(backoff.before(n), key, n));
-        if wait.is_zero() {
-            return self.restart_now(now, key, out);
-        }
-        self.timers.arm(key, now + wait, Timer::Due);
-        out.push(Action::Emit(Some(id), EventKind::RetryScheduled { after: wait }));
-    }
-
-    /// Restarts a child by the strategy.
-    fn restart_now(&mut self, now: Instant, key: ChildKey, out: &mut Vec<Action<P>>) {
-        let group: Vec<_> = match self.policy.structure {
-            Structure::Static(Strategy::OneForOne) | Structure::Dynamic { .. } => Vec::new(),
-            Structure::Static(Strategy::OneForAll) => {
-                self.children.keys().copied().filter(|other| *other != key).collect()
-            }
-            Structure::Static(Strategy::RestForOne) => {
-                self.children.range(key..).map(|(other, _)| *other).skip(1).collect()
-            }
-        };
-        let one_for_all = self.policy.structure == Structure::Static(Strategy::OneForAll);
-        self.op =
-            Some(Op::Stop { current: BTreeSet::new(), waiting: group, then: Then::Restart(key) });
-        if one_for_all {
-            // If another of the group fails, that one is tried again, and this one with all.
-            self.set(now, key, ChildState::Down, out);
-        }
-        self.stop_next(now, out);
-    }
-
-    /// The group is stopped: start what belongs to it.
-    fn start_group(&mut self, now: Instant, key: ChildKey, out: &mut Vec<Action<P>>) {
-        let group = match self.policy.structure {
-            Structure::Static(Strategy::OneForOne) | Structure::Dynamic { .. } => [key].into(),
-            Structure::Static(Strategy::OneForAll) => self.children.keys().copied().collect(),
-            Structure::Static(Strategy::RestForOne) => {
-                self.children.range(key..).map(|(other, _)| *other).collect()
-            }
-        };
-        self.start_all(now, group, Cause::Restart, out);
-    }
-
-    /// A firewalled child ended, or couldn't start: nobody else notices.
-    fn degrade(
-        &mut self,
-        now: Instant,
-        key: ChildKey,
-        exit: Exit,
-        cooldown: Duration,
-        out: &mut Vec<Action<P>>,
-    ) {
-        let Some(child) = self.children.get_mut(&key) else { return };
-        child.last_exit = Some(exit.clone());
-        let id = Some(Arc::clone(&child.policy.id));
-        self.set(now, key, ChildState::Degraded, out);
-        self.timers.arm(key, now + cooldown, Timer::Due);
-        out.push(Action::Emit(id, EventKind::Degraded { exit, cooldown }));
-    }
-
-    /// A back-off or a cooldown is over.
-    fn on_due(&mut self, now: Instant, key: ChildKey, out: &mut Vec<Action<P>>) {
-        match self.state(key) {
-            Some(ChildState::Restarting) => self.restart_now(now, key, out),
-            Some(ChildState::Degraded) => self.start_all(now, [key].into(), Cause::Cooldown, out),
-            Some(
-                ChildState::Down | ChildState::Starting | ChildState::Up | ChildState::Stopping,
-            )
-            | None => {}
-        }
-    }
-
-    // ── starting ────────────────────────────────────────────────────────────────────────────────
-
-    /// Starts children one after the other.
-    fn start_all(
-        &mut self,
-        now: Instant,
-        mut waiting: VecDeque<ChildKey>,
-        cause: Cause,
-        out: &mut Vec<Action<P>>,
-    ) {
-        let Some(current) = waiting.pop_front() else {
-            self.op = None;
-            if matches!(cause, Cause::Init) {
-                self.phase = Phase::Running;
-                out.push(Action::Emit(None, EventKind::SupervisorUp));
-                out.push(Action::Up);
-            }
-            return;
-        };
-        self.op = Some(Op::Start { waiting, cause });
-        let Some(child) = self.children.get_mut(&current) else { return };
-        child.incarnation += 1;
-        child.timed_out = false;
-        child.gone = None;
-        if matches!(cause, Cause::Restart | Cause::Cooldown) {
-            child.restarts += 1;
-        }
-        let (incarnation, timeout) = (child.incarnation, child.policy.start_timeout);
-        self.set(now, current, ChildState::Starting, out);
-        if let Some(timeout) = timeout {
-            self.timers.arm(current, now + timeout, Timer::StartDeadline);
-        }
-        out.push(Action::Spawn(current, incarnation));
-    }
-
-    fn on_ready(&mut self, now: Instant, key: ChildKey, number: u64, out: &mut Vec<Action<P>>) {
-        let Some(child) = self.children.get(&key) else { return };
-        if child.incarnation != number || child.state != ChildState::Starting || child.timed_out {
-            return;
-        }
-        let id = Some(Arc::clone(&child.policy.id));
-        self.set(now, key, ChildState::Up, out);
-        out.push(Action::Emit(id, EventKind::Started { incarnation: number }));
-        let Some(Op::Start { waiting, cause }) = self.op.take() else { return };
-        if let Cause::StartChild(ticket) | Cause::RestartChild(ticket) = cause {
-            out.push(Action::Reply(ticket, Ok(Answer::Started(key, number))));
-        }
-        self.start_all(now, waiting, cause, out);
-    }
-
-    /// The child that is being started chose not to run.
-    fn on_ignored(&mut self, now: Instant, key: ChildKey, out: &mut Vec<Action<P>>) {
-        let Some(Op::Start { waiting, cause }) = self.op.take() else { return };
-        let Some(child) = self.children.get(&key) else { return };
-        out.push(Action::Emit(Some(Arc::clone(&child.policy.id)), EventKind::Ignored));
-        self.put_down(now, key, out);
-        if let Cause::StartChild(ticket) | Cause::RestartChild(ticket) = cause {
-            out.push(Action::Reply(ticket, Ok(Answer::Ignored)));
-        }
-        self.start_all(now, waiting, cause, out);
-    }
-
-    /// The child that is being started failed to.
-    fn on_start_failed(
-        &mut self,
-        now: Instant,
-        key: ChildKey,
-        exit: Exit,
-        out: &mut Vec<Action<P>>,
-    ) {
-        let Some(Op::Start { waiting, cause }) = self.op.take() else { return };
-        let Some(child) = self.children.get_mut(&key) else { return };
-        child.last_exit = Some(exit.clone());
-        let id = Arc::clone(&child.policy.id);
-        if let Some(cooldown) = child.policy.firewall
-            && !matches!(cause, Cause::StartChild(_))
-        {
-            if let Cause::RestartChild(ticket) = cause {
-                out.push(Action::Reply(ticket, Err(AdminError::Start(exit.clone()))));
-            }
-            self.degrade(now, key, exit, cooldown, out);
-            return self.start_all(now, waiting, cause, out);
-        }
-        if matches!(cause, Cause::Init | Cause::Restart | Cause::Cooldown) {
-            let failed = EventKind::StartFailed { exit: exit.clone() };
-            out.push(Action::Emit(Some(Arc::clone(&id)), failed));
-        } // else the answer says it, as in OTP
-        match cause {
-            Cause::Init => {
-                self.set(now, key, ChildState::Down, out);
-                let all = self.children.keys().copied().collect();
-                self.phase = Phase::Stopping;
-                self.stop_all(now, all, Then::FailStart { id, exit }, out);
-            }
-            Cause::Restart | Cause::Cooldown => {
-                self.set(now, key, ChildState::Restarting, out);
-                out.push(Action::TryAgain(key));
-            }
-            Cause::StartChild(ticket) => {
-                self.remove(key, out);
-                out.push(Action::Reply(ticket, Err(AdminError::Start(exit))));
-            }
-            Cause::RestartChild(ticket) => {
-                self.put_down(now, key, out);
-                out.push(Action::Reply(ticket, Err(AdminError::Start(exit))));
-            }
-        }
-    }
-
-    // ── stopping ────────────────────────────────────────────────────────────────────────────────
-
-    /// Stops children, the last first; those of a dynamic supervisor all at once.
-    fn stop_all(
-        &mut self,
-        now: Instant,
-        waiting: Vec<ChildKey>,
-        then: Then,
-        out: &mut Vec<Action<P>>,
-    ) {
-        self.op = Some(Op::Stop { current: BTreeSet::new(), waiting, then });
-        self.stop_next(now, out);
-    }
-
-    /// Goes on with whoever is next, or with what follows.
-    fn stop_next(&mut self, now: Instant, out: &mut Vec<Action<P>>) {
-        let parallel = self.policy.is_dynamic();
-        loop {
-            let Some(Op::Stop { current, waiting, .. }) = &mut self.op else { return };
-            if !current.is_empty() && !parallel {
-                return;
-            }
-            let Some(key) = waiting.pop() else { break };
-            if self.stop(now, key, out)
-                && let Some(Op::Stop { current, .. }) = &mut self.op
-            {
-                current.insert(key);
-            }
-        }
-        if matches!(&self.op, Some(Op::Stop { current, .. }) if !current.is_empty()) {
-            return;
-        }
-        let Some(Op::Stop { then, .. }) = self.op.take() else { return };
-        match then {
-            Then::Restart(key) => self.start_group(now, key, out),
-            Then::Reply(ticket) => out.push(Action::Reply(ticket, Ok(Answer::Done))),
-            Then::FailStart { id, exit } => {
-                self.phase = Phase::Ended;
-                out.push(Action::StartFailed { id, exit });
-            }
-            Then::End(exit) => {
-                self.phase = Phase::Ended;
-                out.push(Action::Emit(None, EventKind::SupervisorDown { exit: exit.clone() }));
-                out.push(Action::End(exit));
-            }
-        }
-    }
-
-    /// Begins to stop one child. `false` if there is nothing to wait for.
-    fn stop(&mut self, now: Instant, key: ChildKey, out: &mut Vec<Action<P>>) -> bool {
-        let Some(child) = self.children.get_mut(&key) else { return false };
-        if !child.is_alive() {
-            self.put_down(now, key, out);
-            return false;
-        }
-        if let Some(exit) = child.gone.take() {
-            self.on_stopped(now, key, exit, out);
-            return false;
-        }
-        let (stop, incarnation) = (child.policy.stop, child.incarnation);
-        let id = Some(Arc::clone(&child.policy.id));
-        self.set(now, key, ChildState::Stopping, out);
-        out.push(Action::Emit(id, EventKind::Stopping { incarnation }));
-        match stop {
-            Stop::Kill => self.kill_child(now, key, out),
-            Stop::Within(time) => {
-                self.timers.arm(key, now + time, Timer::StopDeadline);
-                out.push(Action::Stop(key));
-            }
-            Stop::Wait => out.push(Action::Stop(key)),
-        }
-        true
-    }
-
-    fn kill_child(&mut self, now: Instant, key: ChildKey, out: &mut Vec<Action<P>>) {
-        self.timers.arm(key, now + self.policy.kill_grace, Timer::KillGrace);
-        out.push(Action::Kill(key));
-    }
-
-    /// A child that was told to stop is gone.
-    fn on_stopped(&mut self, now: Instant, key: ChildKey, exit: Exit, out: &mut Vec<Action<P>>) {
-        let Some(child) = self.children.get_mut(&key) else { return };
-        child.last_exit = Some(exit.clone());
-        let ChildPolicy { stop, restart, .. } = child.policy;
-        let id = Some(Arc::clone(&child.policy.id));
-        let incarnation = child.incarnation;
-        let expected = match &exit {
-            Exit::Shutdown => true,
-            Exit::Killed => stop == Stop::Kill || self.killed,
-            exit => !exit.is_abnormal() && restart != Restart::Permanent,
-        };
-        let stopped = EventKind::Stopped { incarnation, exit: exit.clone() };
-        out.push(Action::Emit(id.clone(), stopped));
-        if !expected {
-            out.push(Action::Emit(id, EventKind::StopFailed { exit }));
-        }
-        self.put_down(now, key, out);
-    }
-
-    /// Stops everything and ends.
-    fn end(&mut self, now: Instant, exit: Exit, out: &mut Vec<Action<P>>) {
-        if matches!(self.phase, Phase::Stopping | Phase::Ended) {
-            return;
-        }
-        self.phase = Phase::Stopping;
-        let all: Vec<_> = self.children.keys().copied().collect();
-        // Whoever was told to stop already goes on doing so, and is not told again.
-        let current = match self.op.take() {
-            Some(Op::Stop { current, .. }) => current,
-            Some(Op::Start { .. }) | None => BTreeSet::new(),
-        };
-        let waiting = all.into_iter().filter(|key| !current.contains(key)).collect();
-        self.op = Some(Op::Stop { current, waiting, then: Then::End(exit) });
-        self.stop_next(now, out);
-    }
-
-    /// Kills everything and ends.
-    fn kill(&mut self, now: Instant, out: &mut Vec<Action<P>>) {
-        if self.phase == Phase::Ended {
-            return;
-        }
-        self.phase = Phase::Stopping;
-        self.killed = true;
-        let mut current = BTreeSet::new();
-        for key in self.children.keys().copied().collect::<Vec<_>>() {
-            let Some(child) = self.children.get_mut(&key) else { continue };
-            if !child.is_alive() {
-                continue;
-            }
-            if let Some(exit) = child.gone.take() {
-                self.on_stopped(now, key, exit, out);
-                continue;
-            }
-            self.set(now, key, ChildState::Stopping, out);
-            self.kill_child(now, key, out);
-            current.insert(key);
-        }
-        self.op = Some(Op::Stop { current, waiting: Vec::new(), then: Then::End(Exit::Killed) });
-        self.stop_next(now, out);
-    }
-
-    // ── incarnations that end, timers ───────────────────────────────────────────────────────────
-
     fn on_ended(
         &mut self,
         now: Instant,
@@ -689,6 +308,11 @@ impl<P> Core<P> {
         let Some(child) = self.children.get_mut(&key) else { return };
         if child.incarnation != number {
             return;
+        }
+        if end == End::Exited(Exit::Unkillable) {
+            // It ended by itself, but not all that it had started.
+            let id = Some(Arc::clone(&child.policy.id));
+            out.push(Action::Emit(id, EventKind::Unkillable { incarnation: number }));
         }
         match (child.state, end) {
             (ChildState::Starting, _) if child.timed_out => {
@@ -754,8 +378,6 @@ impl<P> Core<P> {
             self.stopped(now, key, Exit::Unkillable, out);
         }
     }
-
-    // ── bookkeeping ─────────────────────────────────────────────────────────────────────────────
 
     fn state(&self, key: ChildKey) -> Option<ChildState> {
         self.children.get(&key).map(|child| child.state)
@@ -823,12 +445,4 @@ impl<P> Core<P> {
             out.push(Action::Removed(child.payload));
         }
     }
-}
-
-/// Takes up to a quarter off a wait, by the child and the try, so that a run can be repeated.
-fn jittered(wait: Duration, key: ChildKey, n: usize) -> Duration {
-    use std::hash::BuildHasher as _;
-    let hash = rustc_hash::FxBuildHasher.hash_one((key, n));
-    let share = u32::try_from(hash >> 48).unwrap_or(0); // 0..65536
-    wait.saturating_sub(wait / 4 * share / (1 << 16))
 }

@@ -5,16 +5,19 @@
 
 use crate::address::{Pulse, Slot};
 use crate::checkpoint::Checkpoint;
+use crate::incarnation::{CURRENT, caught};
 use crate::probe::Probe;
 use crate::{ChildRef, Emitter, Exit, TreePath};
 use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 /// An incarnation's own view of the tree. Cheap to clone; it may outlive the incarnation and is
 /// then of no effect.
@@ -132,18 +135,13 @@ impl Ctx {
         }
         while scope.tasks.try_join_next().is_some() {} // forget those that are done
         let mut task: crate::BoxFuture<()> = Box::pin(task);
-        let failure = self.0.failure.clone();
-        scope.tasks.spawn(async move {
-            if let Err(exit) = crate::incarnation::caught(&mut task).await {
-                failure.send_if_modified(|failed| {
-                    let first = failed.is_none();
-                    if first {
-                        *failed = Some(exit);
-                    }
-                    first
-                });
+        let ctx = self.clone(); // until the scope is closed, at the latest
+        let watched = CURRENT.scope(self.clone(), async move {
+            if let Err(exit) = caught(&mut task).await {
+                ctx.fail(exit);
             }
         });
+        scope.tasks.spawn(watched.in_current_span());
     }
 
     /// Runs work that blocks or computes on a thread where it may. Its [`Checkpoint`] says when
@@ -238,18 +236,21 @@ impl Ctx {
         &self.0.probe
     }
 
-    /// Ends whatever belongs to the incarnation, and waits for it.
-    pub(crate) async fn close(&self) {
+    /// Ends whatever belongs to the incarnation, and waits for it. `false` if after `grace` some of
+    /// it is still there: a thread that doesn't return, a task that doesn't yield.
+    pub(crate) async fn close(&self, grace: Duration) -> bool {
         self.0.stop.cancel();
         let (mut tasks, at_end) = {
             let mut scope = self.scope();
             scope.closed = true;
             (std::mem::take(&mut scope.tasks), std::mem::take(&mut scope.at_end))
         };
-        tasks.shutdown().await;
+        let gone = timeout(grace, tasks.shutdown()).await.is_ok();
+        tasks.detach_all();
         for f in at_end {
             f();
         }
+        gone
     }
 
     fn scope(&self) -> MutexGuard<'_, Scope> {

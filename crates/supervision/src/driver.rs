@@ -6,7 +6,7 @@
 
 use crate::address::{Mailbox, Pulse};
 use crate::core::{Action, ChildKey, Core, End, Input, Ticket};
-use crate::incarnation::{self, Control};
+use crate::incarnation::{self, Control, Limits};
 use crate::policy::Restart;
 use crate::spec::{Body, ChildSpec, SupervisorSpec};
 use crate::supervisor::{Request, Snapshot};
@@ -15,6 +15,7 @@ use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -23,6 +24,9 @@ use tracing::Instrument as _;
 /// Requests that may wait in the core while it is in the middle of something; further ones wait in
 /// the mailbox.
 const WAITING_MAX: usize = 64;
+
+/// Ends of children that are handled before timers and requests have a turn.
+const ENDS_IN_A_ROW: usize = 16;
 
 /// How a supervisor ended.
 #[derive(Debug)]
@@ -92,6 +96,7 @@ pub(crate) async fn run(
         last_ticket: 0,
     };
     let (mut told_to_stop, mut told_to_die) = (false, false);
+    let mut ends_in_a_row = 0;
     driver.step(Input::Start);
     loop {
         while let Some(action) = driver.actions.pop_front() {
@@ -107,15 +112,21 @@ pub(crate) async fn run(
                 told_to_stop = true;
                 driver.step(Input::Shutdown);
             }
-            while let Some(joined) = driver.tasks.try_join_next() {
-                driver.on_joined(joined.ok());
-            }
-            for _ in 0..mailbox.len() {
-                if let Some(request) = mailbox.try_recv() {
-                    driver.on_request(request);
+            for _ in 0..driver.tasks.len() {
+                match driver.tasks.try_join_next() {
+                    Some(joined) => driver.on_joined(joined.ok()),
+                    None => break,
                 }
             }
+            driver.serve_waiting(&mut mailbox);
             driver.step(Input::TryAgain(key));
+            continue;
+        }
+        if ends_in_a_row >= ENDS_IN_A_ROW {
+            // Ends come first, but in a storm of them the others have their turn.
+            ends_in_a_row = 0;
+            driver.step(Input::Tick);
+            driver.serve_waiting(&mut mailbox);
             continue;
         }
         let deadline = driver.core.next_deadline();
@@ -133,12 +144,17 @@ pub(crate) async fn run(
             Some((key, incarnation)) = ready(&mut driver.starting) => {
                 driver.step(Input::Ready(key, incarnation));
             }
-            Some(joined) = driver.tasks.join_next() => driver.on_joined(joined.ok()),
+            Some(joined) = driver.tasks.join_next() => {
+                driver.on_joined(joined.ok());
+                ends_in_a_row += 1;
+                continue;
+            }
             () = at(deadline) => driver.step(Input::Tick),
             Some(request) = mailbox.recv(), if driver.core.commands_waiting() < WAITING_MAX => {
                 driver.on_request(request);
             }
         }
+        ends_in_a_row = 0;
     }
 }
 
@@ -196,6 +212,18 @@ impl Driver<'_> {
         }
     }
 
+    /// Takes the requests that wait, as far as there is room for them.
+    fn serve_waiting(&mut self, mailbox: &mut Mailbox<Request>) {
+        for _ in 0..mailbox.len() {
+            if self.core.commands_waiting() >= WAITING_MAX {
+                return;
+            }
+            if let Some(request) = mailbox.try_recv() {
+                self.on_request(request);
+            }
+        }
+    }
+
     fn snapshot(&mut self) -> Snapshot {
         let mut children = Vec::new();
         for info in self.core.inspect() {
@@ -249,6 +277,7 @@ impl Driver<'_> {
     }
 
     fn spawn(&mut self, key: ChildKey, incarnation: u64) {
+        let grace = self.core.policy().kill_grace;
         let Some((policy, spec)) = self.core.payload(key) else { return };
         let pulse = Pulse::new();
         let begun = spec.slot.begin(incarnation, !spec.ready_later, Arc::clone(&pulse));
@@ -265,7 +294,7 @@ impl Driver<'_> {
         let slot = Arc::clone(&spec.slot);
         let ctx = Ctx::new(incarnation, emitter, slot, pulse, acknowledge, self.probe.clone());
         let control = Control::default();
-        let future = body(spec, ctx, control.clone());
+        let future = body(spec, ctx, control.clone(), grace);
         if policy.restart == Restart::Temporary {
             spec.body.spend();
         }
@@ -284,15 +313,15 @@ impl Driver<'_> {
 }
 
 /// The future of an incarnation.
-fn body(spec: &ChildSpec, ctx: Ctx, control: Control) -> BoxFuture<End> {
-    let stall_after = spec.stall_after;
+fn body(spec: &ChildSpec, ctx: Ctx, control: Control, grace: Duration) -> BoxFuture<End> {
+    let limits = Limits { stall_after: spec.stall_after, grace };
     match &spec.body {
         // The function that makes the future is the child's own code, so it runs, and may panic,
         // in the child's task.
         Body::Worker(make) => {
             let (make, own) = (Arc::clone(make), ctx.clone());
             let future = Box::pin(async move { make(own).await });
-            Box::pin(incarnation::run(future, ctx, control, stall_after))
+            Box::pin(incarnation::run(future, ctx, control, limits))
         }
         Body::Once(once) => {
             let (make, own) = (Body::take_once(once), ctx.clone());
@@ -302,14 +331,14 @@ fn body(spec: &ChildSpec, ctx: Ctx, control: Control) -> BoxFuture<End> {
                     None => End::StartFailed(Exit::failed("it can run only once, and has")),
                 }
             });
-            Box::pin(incarnation::run(future, ctx, control, stall_after))
+            Box::pin(incarnation::run(future, ctx, control, limits))
         }
         Body::Supervisor(spec, address) => {
             let (spec, address) = (spec.as_ref().clone(), address.clone());
             Box::pin(async move {
                 let mailbox = address.open(&ctx);
                 let end = run(spec, &ctx, &control, mailbox).await;
-                ctx.close().await;
+                ctx.close(Duration::ZERO).await; // a supervisor's own scope is empty
                 end.into()
             })
         }

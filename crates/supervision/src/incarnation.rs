@@ -26,31 +26,32 @@ pub(crate) struct Control {
     pub(crate) kill: CancellationToken,
 }
 
-/// Runs a worker's future to its end, whatever that is.
-pub(crate) async fn run(
-    body: BoxFuture<End>,
-    ctx: Ctx,
-    control: Control,
-    stall_after: Option<Duration>,
-) -> End {
-    CURRENT.scope(ctx.clone(), live(body, ctx, control, stall_after)).await
+/// What bounds an incarnation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// It ends after this time at work without progress.
+    pub(crate) stall_after: Option<Duration>,
+    /// What it started may take this long to end.
+    pub(crate) grace: Duration,
 }
 
-async fn live(
-    mut body: BoxFuture<End>,
-    ctx: Ctx,
-    control: Control,
-    stall_after: Option<Duration>,
-) -> End {
+/// Runs a worker's future to its end, whatever that is.
+pub(crate) async fn run(body: BoxFuture<End>, ctx: Ctx, control: Control, limits: Limits) -> End {
+    CURRENT.scope(ctx.clone(), live(body, ctx, control, limits)).await
+}
+
+async fn live(mut body: BoxFuture<End>, ctx: Ctx, control: Control, limits: Limits) -> End {
     let mut end = match at_init(&ctx, &control).await {
         Some(exit) => End::Exited(exit),
-        None => attend(&mut body, &ctx, &control, stall_after).await,
+        None => attend(&mut body, &ctx, &control, limits.stall_after).await,
     };
     // A panic while its values are dropped is its end, whatever it was before.
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(body))) {
         end = End::Exited(Exit::panicked(&*payload));
     }
-    ctx.close().await;
+    if !ctx.close(limits.grace).await {
+        end = End::Exited(Exit::Unkillable);
+    }
     match take(&ctx, Point::Drop) {
         None => {}
         Some(Fault::Panic) => end = End::Exited(Exit::Panicked("probe".into())),

@@ -225,7 +225,7 @@ impl Root {
         drop(tokio::spawn(async move {
             let (control, emitter) = own;
             let end = driver::run(spec, &ctx, &control, mailbox).await;
-            ctx.close().await;
+            ctx.close(Duration::ZERO).await; // a supervisor's own scope is empty
             whole.gone();
             let exit = match &end {
                 SupervisorEnd::StartFailed { exit, .. } | SupervisorEnd::Exited(exit) => {

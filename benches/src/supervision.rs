@@ -32,16 +32,37 @@ const DYNAMIC_CHILDREN: u32 = 10_000;
 /// No wait in here is longer, or something is wrong.
 const WITHIN: Duration = Duration::from_mins(1);
 
+/// Asks a fresh copy of this program for one side's memory: what one round has freed, the next one
+/// would take again.
+const MEMORY: &str = "--memory";
+
 fn main() -> Result<(), Failure> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // One thread: two would mostly measure how long it takes to wake the other.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut args = std::env::args().skip(1);
+    if args.next().as_deref() == Some(MEMORY) {
+        let bytes = match args.next().as_deref() {
+            Some("supervised") => runtime.block_on(supervised_children())?.memory,
+            _ => runtime.block_on(bare_children())?.memory,
+        };
+        println!("{bytes}");
+        return Ok(());
+    }
     runtime.block_on(async {
         figure("call and answer", "ns", supervised_calls, bare_calls).await?;
         figure("crash to the next incarnation's answer", "ns", supervised_restarts, bare_restarts)
             .await?;
         storm().await?;
         dynamic_children().await
-    })
+    })?;
+    let memory = |side: &str| -> Result<f64, Failure> {
+        let program = std::env::current_exe()?;
+        let output = std::process::Command::new(program).args([MEMORY, side]).output()?;
+        Ok(String::from_utf8(output.stdout)?.trim().parse()?)
+    };
+    let what = "10,000 dynamic children: memory of one";
+    print(what, "B", memory("supervised")?, memory("bare")?);
+    Ok(())
 }
 
 /// Measures both sides in turn and prints the medians.
@@ -237,32 +258,28 @@ fn per_second(n: u64, start: Instant) -> f64 {
 }
 
 /// 10,000 children of a dynamic supervisor, each with a mailbox, beside 10,000 bare tasks with a
-/// channel: time to start and to stop one, and memory.
+/// channel.
 async fn dynamic_children() -> Result<(), Failure> {
-    let mut samples: [[Vec<f64>; 2]; 3] = Default::default();
-    for round in 0..ROUNDS {
-        let ours = supervised_children().await?;
-        let bare = bare_children().await?;
-        for (figures, (ours, bare)) in samples.iter_mut().zip(ours.into_iter().zip(bare)) {
-            // Memory that the first round took is taken again by the later ones.
-            if round == 0 || figures[0].len() == round {
-                figures[0].push(ours);
-                figures[1].push(bare);
-            }
-        }
+    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        ours.push(supervised_children().await?);
+        bare.push(bare_children().await?);
     }
-    let [start, stop, memory] = samples;
-    let [ours, bare] = start;
-    print("10,000 dynamic children: start of one", "ns", median(ours), median(bare));
-    let [ours, bare] = stop;
-    print("10,000 dynamic children: stop of one", "ns", median(ours), median(bare));
-    let max = |samples: Vec<f64>| samples.into_iter().fold(0.0, f64::max);
-    let [ours, bare] = memory;
-    print("10,000 dynamic children: memory of one", "B", max(ours), max(bare));
+    let start = |sides: &[Children]| median(sides.iter().map(|side| side.start).collect());
+    print("10,000 dynamic children: start of one", "ns", start(&ours), start(&bare));
+    let stop = |sides: &[Children]| median(sides.iter().map(|side| side.stop).collect());
+    print("10,000 dynamic children: stop of one", "ns", stop(&ours), stop(&bare));
     Ok(())
 }
 
-async fn supervised_children() -> Result<[f64; 3], Failure> {
+/// What one of many children costs: nanoseconds to start and to stop it, bytes while it lives.
+struct Children {
+    start: f64,
+    stop: f64,
+    memory: f64,
+}
+
+async fn supervised_children() -> Result<Children, Failure> {
     let root = SupervisorSpec::dynamic(usize::MAX)
         .observer(Arc::new(Count::default()))
         .start("bench")
@@ -278,10 +295,10 @@ async fn supervised_children() -> Result<[f64; 3], Failure> {
     let memory = (resident_bytes()? - before) / f64::from(DYNAMIC_CHILDREN);
     let start = Instant::now();
     root.shutdown().await;
-    Ok([started, nanos_each(start, DYNAMIC_CHILDREN), memory])
+    Ok(Children { start: started, stop: nanos_each(start, DYNAMIC_CHILDREN), memory })
 }
 
-async fn bare_children() -> Result<[f64; 3], Failure> {
+async fn bare_children() -> Result<Children, Failure> {
     let before = resident_bytes()?;
     let start = Instant::now();
     let mut children = Vec::new();
@@ -304,7 +321,7 @@ async fn bare_children() -> Result<[f64; 3], Failure> {
         drop(sender);
         task.await?;
     }
-    Ok([started, nanos_each(start, DYNAMIC_CHILDREN), memory])
+    Ok(Children { start: started, stop: nanos_each(start, DYNAMIC_CHILDREN), memory })
 }
 
 /// Resident memory of this process. Linux only; elsewhere 0.

@@ -131,6 +131,9 @@ impl<P> Core<P> {
 
     /// A back-off or a cooldown is over.
     pub(super) fn on_due(&mut self, now: Instant, key: ChildKey, out: &mut Vec<Action<P>>) {
+        if self.timers.has(key) {
+            return; // another wait has begun while this message waited
+        }
         match self.state(key) {
             Some(ChildState::Restarting) => self.restart_now(now, key, out),
             Some(ChildState::Degraded) => self.start_all(now, [key].into(), Cause::Cooldown, out),

@@ -55,16 +55,28 @@ impl<P> Core<P> {
         let id = Some(Arc::clone(&child.policy.id));
         self.set(now, key, ChildState::Up, out);
         out.push(Action::Emit(id, EventKind::Started { incarnation: number }));
-        let Some(Op::Start { waiting, cause }) = self.op.take() else { return };
+        let Some((waiting, cause)) = self.take_start() else { return };
         if let Cause::StartChild(ticket) | Cause::RestartChild(ticket) = cause {
             out.push(Action::Reply(ticket, Ok(Answer::Started(key, number))));
         }
         self.start_all(now, waiting, cause, out);
     }
 
+    /// The start that is under way. `None` if a shutdown has ended it: whoever was being started
+    /// then may still become ready, and is stopped in its turn.
+    fn take_start(&mut self) -> Option<(VecDeque<ChildKey>, Cause)> {
+        match self.op.take() {
+            Some(Op::Start { waiting, cause }) => Some((waiting, cause)),
+            op => {
+                self.op = op;
+                None
+            }
+        }
+    }
+
     /// The child that is being started chose not to run.
     pub(super) fn on_ignored(&mut self, now: Instant, key: ChildKey, out: &mut Vec<Action<P>>) {
-        let Some(Op::Start { waiting, cause }) = self.op.take() else { return };
+        let Some((waiting, cause)) = self.take_start() else { return self.put_down(now, key, out) };
         let Some(child) = self.children.get(&key) else { return };
         out.push(Action::Emit(Some(Arc::clone(&child.policy.id)), EventKind::Ignored));
         self.put_down(now, key, out);
@@ -82,7 +94,7 @@ impl<P> Core<P> {
         exit: Exit,
         out: &mut Vec<Action<P>>,
     ) {
-        let Some(Op::Start { waiting, cause }) = self.op.take() else { return };
+        let Some((waiting, cause)) = self.take_start() else { return self.put_down(now, key, out) };
         let Some(child) = self.children.get_mut(&key) else { return };
         child.last_exit = Some(exit.clone());
         let id = Arc::clone(&child.policy.id);

@@ -12,6 +12,7 @@ pub use mailbox::{CallError, Mailbox, Reply, SendError};
 pub use slot::{ChildRef, Monitor, NotReady, Status, Vitals};
 pub(crate) use slot::{Pulse, Slot};
 
+use crate::later;
 use arc_swap::ArcSwapOption;
 use std::fmt;
 use std::sync::Arc;
@@ -70,7 +71,7 @@ impl<M: Send + 'static> Address<M> {
         within: Duration,
         request: impl FnOnce(Reply<R>) -> M,
     ) -> Result<R, CallError> {
-        let deadline = Instant::now() + within;
+        let deadline = later(Instant::now(), within);
         let (reply, answer) = oneshot::channel();
         self.deliver(deadline, || request(Reply(reply))).await?;
         match timeout_at(deadline, answer).await {
@@ -87,7 +88,7 @@ impl<M: Send + 'static> Address<M> {
         within: Duration,
         request: impl FnOnce(Reply<R>) -> M,
     ) -> Result<R, CallError> {
-        let deadline = Instant::now() + within;
+        let deadline = later(Instant::now(), within);
         let (reply, answer) = oneshot::channel();
         self.send_now(request(Reply(reply)))?;
         match timeout_at(deadline, answer).await {
@@ -102,7 +103,7 @@ impl<M: Send + 'static> Address<M> {
     /// # Cancel safety
     /// Dropping the future withdraws the message, unless it is delivered already.
     pub async fn send(&self, within: Duration, message: M) -> Result<(), SendError> {
-        self.deliver(Instant::now() + within, || message).await
+        self.deliver(later(Instant::now(), within), || message).await
     }
 
     /// Sends a message that nobody answers, or says why it can't be sent at this moment.
@@ -143,21 +144,66 @@ impl<M: Send + 'static> Address<M> {
                     continue;
                 }
             };
-            match timeout_at(deadline, sender.reserve()).await {
-                Ok(Ok(permit)) => {
+            // One that was given up as unkillable may keep its mailbox, and never make room in it.
+            let replaced =
+                watch.wait_for(|status| status.is_gone() || status.incarnation() != incarnation);
+            let room = async {
+                tokio::select! {
+                    biased;
+                    _ = replaced => None,
+                    permit = sender.reserve() => permit.ok(),
+                }
+            };
+            match timeout_at(deadline, room).await {
+                Ok(Some(permit)) => {
                     permit.send(message());
                     return Ok(());
                 }
-                Ok(Err(_)) => tried = incarnation,
+                Ok(None) => tried = incarnation,
                 Err(_) => return Err(SendError::Overloaded),
             }
         }
     }
 
+    /// Asks whichever incarnation has its mailbox open, also one that is still starting or stops
+    /// already. One that hasn't is reported at once.
+    pub(crate) async fn call_in_any_state<R>(
+        &self,
+        within: Duration,
+        request: impl FnOnce(Reply<R>) -> M,
+    ) -> Result<R, CallError> {
+        let deadline = later(Instant::now(), within);
+        let current = self.line.current.load_full();
+        let Some(current) = current else { return Err(self.slot.status().unavailable().into()) };
+        let (reply, answer) = oneshot::channel();
+        match timeout_at(deadline, current.1.reserve()).await {
+            Ok(Ok(permit)) => permit.send(request(Reply(reply))),
+            Ok(Err(_)) => return Err(self.slot.status().unavailable().into()),
+            Err(_) => return Err(CallError::Overloaded),
+        }
+        match timeout_at(deadline, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(CallError::Died),
+            Err(_) => Err(CallError::Timeout),
+        }
+    }
+
+    /// A second way to the same child, for what must not wait behind its messages.
+    pub(crate) fn beside<R>(&self, capacity: usize) -> Address<R> {
+        let line = Line { capacity, current: ArcSwapOption::const_empty() };
+        Address { slot: Arc::clone(&self.slot), line: Arc::new(line) }
+    }
+
+    /// The receiving end of a new incarnation, in place of the one before.
+    pub(crate) fn open_line(&self, incarnation: u64) -> mpsc::Receiver<M> {
+        let (sender, receiver) = mpsc::channel(self.line.capacity);
+        self.line.current.store(Some(Arc::new((incarnation, sender))));
+        receiver
+    }
+
     /// The mailbox of a new incarnation, in place of the one before.
     pub(crate) fn open(&self, ctx: &crate::Ctx) -> Mailbox<M> {
-        let (sender, receiver) = mpsc::channel(self.line.capacity);
-        self.line.current.store(Some(Arc::new((ctx.incarnation(), sender))));
+        let receiver = self.open_line(ctx.incarnation());
         let line = Arc::downgrade(&self.line);
         self.slot.set_gauge(Arc::new(move || {
             let line = line.upgrade()?;

@@ -309,7 +309,7 @@ impl<P> Core<P> {
         if child.incarnation != number {
             return;
         }
-        if end == End::Exited(Exit::Unkillable) {
+        if child.is_alive() && end == End::Exited(Exit::Unkillable) {
             // It ended by itself, but not all that it had started.
             let id = Some(Arc::clone(&child.policy.id));
             out.push(Action::Emit(id, EventKind::Unkillable { incarnation: number }));

@@ -10,7 +10,8 @@ use crate::probe::Probe;
 use crate::{ChildRef, Emitter, Exit, TreePath};
 use std::fmt;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
@@ -24,7 +25,11 @@ use tracing::Instrument as _;
 #[derive(Clone)]
 pub struct Ctx(Arc<Inner>);
 
+/// Numbers incarnations across all trees of the process.
+static LAST_SERIAL: AtomicU64 = AtomicU64::new(0);
+
 struct Inner {
+    serial: u64,
     incarnation: u64,
     emitter: Emitter,
     stop: CancellationToken,
@@ -46,6 +51,12 @@ struct Scope {
     closed: bool,
 }
 
+impl Scope {
+    fn forget_done(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
+    }
+}
+
 impl Ctx {
     pub(crate) fn new(
         incarnation: u64,
@@ -56,6 +67,7 @@ impl Ctx {
         probe: Probe,
     ) -> Self {
         Self(Arc::new(Inner {
+            serial: LAST_SERIAL.fetch_add(1, Ordering::Relaxed) + 1,
             incarnation,
             emitter,
             stop: CancellationToken::new(),
@@ -84,6 +96,12 @@ impl Ctx {
         self.0.incarnation
     }
 
+    /// Names this incarnation among all of the process. Its path and number don't: a dynamic child
+    /// may take the name of one that was given up as unkillable, and two trees may look alike.
+    pub(crate) fn serial(&self) -> u64 {
+        self.0.serial
+    }
+
     /// The child itself, as others see it.
     pub fn child(&self) -> ChildRef {
         ChildRef::new(Arc::clone(&self.0.slot))
@@ -102,7 +120,8 @@ impl Ctx {
         self.0.stop.cancelled().await;
     }
 
-    /// Whether the child has been told to stop.
+    /// Whether the child has been told to stop. It hears of that while it awaits, so a loop without
+    /// an await never does; see [`blocking`](Self::blocking).
     pub fn is_stopping(&self) -> bool {
         self.0.stop.is_cancelled()
     }
@@ -133,7 +152,7 @@ impl Ctx {
         if scope.closed {
             return;
         }
-        while scope.tasks.try_join_next().is_some() {} // forget those that are done
+        scope.forget_done();
         let mut task: crate::BoxFuture<()> = Box::pin(task);
         let ctx = self.clone(); // until the scope is closed, at the latest
         let watched = CURRENT.scope(self.clone(), async move {
@@ -167,8 +186,9 @@ impl Ctx {
             if scope.closed {
                 return Err(Exit::Shutdown);
             }
+            scope.forget_done();
             scope.tasks.spawn_blocking(move || {
-                let result = std::panic::catch_unwind(AssertUnwindSafe(|| work(&checkpoint)));
+                let result = catch_unwind(AssertUnwindSafe(|| work(&checkpoint)));
                 drop(tell.send(result.map_err(|payload| Exit::panicked(&*payload))));
             });
         }
@@ -236,21 +256,43 @@ impl Ctx {
         &self.0.probe
     }
 
-    /// Ends whatever belongs to the incarnation, and waits for it. `false` if after `grace` some of
-    /// it is still there: a thread that doesn't return, a task that doesn't yield.
-    pub(crate) async fn close(&self, grace: Duration) -> bool {
+    /// Ends whatever belongs to the incarnation, and waits for it. `Some` if that is not all: a
+    /// thread that doesn't return or a task that doesn't yield is still there after `grace`, or a
+    /// part of it panicked.
+    pub(crate) async fn close(&self, grace: Duration) -> Option<Exit> {
         self.0.stop.cancel();
-        let (mut tasks, at_end) = {
+        let mut tasks = {
             let mut scope = self.scope();
             scope.closed = true;
-            (std::mem::take(&mut scope.tasks), std::mem::take(&mut scope.at_end))
+            std::mem::take(&mut scope.tasks)
         };
         let gone = timeout(grace, tasks.shutdown()).await.is_ok();
         tasks.detach_all();
-        for f in at_end {
-            f();
+        let panicked = self.run_at_end();
+        if gone { panicked } else { Some(Exit::Unkillable) }
+    }
+
+    /// Ends what can be ended of an incarnation that is no longer waited for.
+    pub(crate) fn abandon(&self) {
+        self.0.stop.cancel();
+        {
+            let mut scope = self.scope();
+            scope.closed = true;
+            scope.tasks.abort_all();
         }
-        gone
+        // Its end is reported as unkillable, and no panic changes that.
+        let _panicked = self.run_at_end();
+    }
+
+    fn run_at_end(&self) -> Option<Exit> {
+        let at_end = std::mem::take(&mut self.scope().at_end);
+        let mut panicked = None;
+        for f in at_end {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
+                panicked.get_or_insert(Exit::panicked(&*payload));
+            }
+        }
+        panicked
     }
 
     fn scope(&self) -> MutexGuard<'_, Scope> {
@@ -262,5 +304,25 @@ impl fmt::Debug for Ctx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path();
         f.debug_struct("Ctx").field("path", path).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Recorder;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_incarnation_forgets_the_work_that_is_done() {
+        let emitter = Emitter::new(TreePath::root("a"), Recorder::new());
+        let slot = Slot::anonymous("a".into());
+        let ctx = Ctx::new(1, emitter, slot, Pulse::new(), oneshot::channel().0, Probe::default());
+        for _ in 0..100 {
+            ctx.spawn(async {});
+            ctx.blocking(None, |_| ()).await.unwrap();
+        }
+        assert!(ctx.scope().tasks.len() < 10, "{}", ctx.scope().tasks.len());
+        assert_eq!(ctx.close(Duration::from_secs(1)).await, None);
+        assert_eq!(ctx.blocking(None, |_| ()).await, Err(Exit::Shutdown));
     }
 }

@@ -5,6 +5,7 @@
 //! waits for their readiness, all of them together until one deadline.
 
 use crate::address::{ChildRef, NotReady};
+use crate::later;
 use rustc_hash::FxHashSet;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A map from services to those that they need. Checked when it is made: it names only services
-/// that it knows, and nobody waits for himself.
+/// that it knows, each of them once, and nobody waits for himself.
 #[derive(Clone, Debug, Default)]
 pub struct Dependencies {
     services: BTreeMap<Arc<str>, ChildRef>,
@@ -31,6 +32,9 @@ pub enum DependencyError {
         /// What it needs.
         missing: String,
     },
+    /// Two services have one id, so it doesn't say which of them is needed.
+    #[error("two services are called `{0}`")]
+    Twice(String),
     /// Services need each other.
     #[error("these need each other: {}", .0.join(" → "))]
     Cycle(Vec<String>),
@@ -45,7 +49,9 @@ impl Dependencies {
         for (service, needs) in services {
             let id = Arc::clone(service.id());
             map.needs.insert(Arc::clone(&id), needs.iter().map(|need| Arc::from(*need)).collect());
-            map.services.insert(id, service);
+            if let Some(other) = map.services.insert(id, service) {
+                return Err(DependencyError::Twice(other.id().to_string()));
+            }
         }
         for (service, needs) in &map.needs {
             if let Some(missing) = needs.iter().find(|need| !map.services.contains_key(*need)) {
@@ -69,10 +75,12 @@ impl Dependencies {
     /// Waits until everything that `id` needs is ready at the same time, at most for `within` in
     /// all. The error names the first that isn't.
     ///
+    /// An init may wait only for what is started before it: as long as it does, nothing after it is.
+    ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
     pub async fn await_for(&self, id: &str, within: Duration) -> Result<(), NotReady> {
-        let deadline = Instant::now() + within;
+        let deadline = later(Instant::now(), within);
         loop {
             for need in self.of(id) {
                 need.await_ready_by(deadline).await?;

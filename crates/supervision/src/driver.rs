@@ -9,15 +9,15 @@ use crate::core::{Action, ChildKey, Core, End, Input, Ticket};
 use crate::incarnation::{self, Control, Limits};
 use crate::policy::Restart;
 use crate::spec::{Body, ChildSpec, SupervisorSpec};
-use crate::supervisor::{Request, Snapshot};
+use crate::supervisor::{Inbox, Request, Snapshot};
 use crate::{AdminError, Answer, BoxFuture, Ctx, Exit, Probe, Reply};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tracing::Instrument as _;
 
@@ -52,6 +52,8 @@ impl From<SupervisorEnd> for End {
 struct Running {
     incarnation: u64,
     control: Control,
+    ctx: Ctx,
+    task: task::Id,
     /// Tells its monitors.
     tell: watch::Sender<Option<Exit>>,
 }
@@ -76,7 +78,7 @@ pub(crate) async fn run(
     spec: SupervisorSpec,
     ctx: &Ctx,
     control: &Control,
-    mut mailbox: Mailbox<Request>,
+    Inbox { mut requests, mut lookers }: Inbox,
 ) -> SupervisorEnd {
     let children = spec.children.into_iter().map(|child| {
         // The count goes on where the last incarnation of this supervisor left it.
@@ -114,11 +116,11 @@ pub(crate) async fn run(
             }
             for _ in 0..driver.tasks.len() {
                 match driver.tasks.try_join_next() {
-                    Some(joined) => driver.on_joined(joined.ok()),
+                    Some(joined) => driver.on_joined(joined),
                     None => break,
                 }
             }
-            driver.serve_waiting(&mut mailbox);
+            driver.serve_waiting(&mut requests, &mut lookers);
             driver.step(Input::TryAgain(key));
             continue;
         }
@@ -126,7 +128,7 @@ pub(crate) async fn run(
             // Ends come first, but in a storm of them the others have their turn.
             ends_in_a_row = 0;
             driver.step(Input::Tick);
-            driver.serve_waiting(&mut mailbox);
+            driver.serve_waiting(&mut requests, &mut lookers);
             continue;
         }
         let deadline = driver.core.next_deadline();
@@ -145,12 +147,13 @@ pub(crate) async fn run(
                 driver.step(Input::Ready(key, incarnation));
             }
             Some(joined) = driver.tasks.join_next() => {
-                driver.on_joined(joined.ok());
+                driver.on_joined(joined);
                 ends_in_a_row += 1;
                 continue;
             }
             () = at(deadline) => driver.step(Input::Tick),
-            Some(request) = mailbox.recv(), if driver.core.commands_waiting() < WAITING_MAX => {
+            Some(reply) = lookers.recv() => reply.send(driver.snapshot()),
+            Some(request) = requests.recv(), if driver.core.commands_waiting() < WAITING_MAX => {
                 driver.on_request(request);
             }
         }
@@ -182,9 +185,21 @@ impl Driver<'_> {
         self.actions.extend(out);
     }
 
-    fn on_joined(&mut self, joined: Option<(ChildKey, u64, End)>) {
-        // `None`: the task itself was aborted, which only the end of the runtime does.
-        let Some((key, incarnation, end)) = joined else { return };
+    fn on_joined(&mut self, joined: Result<(ChildKey, u64, End), JoinError>) {
+        let (key, incarnation, end) = match joined {
+            Ok(ended) => ended,
+            // Not its own code but what surrounds that: whoever watches it has to be told as well.
+            Err(error) => {
+                let mut running = self.running.iter();
+                let Some((key, of)) = running.find(|(_, of)| of.task == error.id()) else { return };
+                let (key, incarnation) = (*key, of.incarnation);
+                let exit = match error.try_into_panic() {
+                    Ok(payload) => Exit::panicked(&*payload),
+                    Err(_) => Exit::Killed, // the runtime is going down
+                };
+                (key, incarnation, End::Exited(exit))
+            }
+        };
         if self.running.get(&key).is_some_and(|running| running.incarnation == incarnation)
             && let Some(running) = self.running.remove(&key)
         {
@@ -202,23 +217,25 @@ impl Driver<'_> {
     }
 
     fn on_request(&mut self, request: Request) {
-        match request {
-            Request::Command(command, reply) => {
-                self.last_ticket += 1;
-                self.tickets.insert(self.last_ticket, reply);
-                self.step(Input::Command(self.last_ticket, *command));
-            }
-            Request::Inspect(reply) => reply.send(self.snapshot()),
-        }
+        self.last_ticket += 1;
+        self.tickets.insert(self.last_ticket, request.reply);
+        self.step(Input::Command(self.last_ticket, *request.command));
     }
 
     /// Takes the requests that wait, as far as there is room for them.
-    fn serve_waiting(&mut self, mailbox: &mut Mailbox<Request>) {
-        for _ in 0..mailbox.len() {
-            if self.core.commands_waiting() >= WAITING_MAX {
-                return;
+    fn serve_waiting(
+        &mut self,
+        requests: &mut Mailbox<Request>,
+        lookers: &mut mpsc::Receiver<Reply<Snapshot>>,
+    ) {
+        for _ in 0..lookers.len() {
+            if let Ok(reply) = lookers.try_recv() {
+                reply.send(self.snapshot());
             }
-            if let Some(request) = mailbox.try_recv() {
+        }
+        let room = WAITING_MAX.saturating_sub(self.core.commands_waiting());
+        for _ in 0..requests.len().min(room) {
+            if let Some(request) = requests.try_recv() {
                 self.on_request(request);
             }
         }
@@ -250,6 +267,7 @@ impl Driver<'_> {
             }
             Action::Abandon(key) => {
                 if let Some(running) = self.running.remove(&key) {
+                    running.ctx.abandon();
                     running.tell.send_replace(Some(Exit::Unkillable));
                 }
             }
@@ -294,13 +312,13 @@ impl Driver<'_> {
         let slot = Arc::clone(&spec.slot);
         let ctx = Ctx::new(incarnation, emitter, slot, pulse, acknowledge, self.probe.clone());
         let control = Control::default();
-        let future = body(spec, ctx, control.clone(), grace);
+        let future = body(spec, ctx.clone(), control.clone(), grace);
         if policy.restart == Restart::Temporary {
             spec.body.spend();
         }
         let task = async move { (key, incarnation, future.await) };
-        drop(self.tasks.spawn(task.instrument(span)));
-        self.running.insert(key, Running { incarnation, control, tell });
+        let task = self.tasks.spawn(task.instrument(span)).id();
+        self.running.insert(key, Running { incarnation, control, ctx, task, tell });
         self.starting = Some((key, incarnation, acknowledged));
     }
 
@@ -315,30 +333,39 @@ impl Driver<'_> {
 /// The future of an incarnation.
 fn body(spec: &ChildSpec, ctx: Ctx, control: Control, grace: Duration) -> BoxFuture<End> {
     let limits = Limits { stall_after: spec.stall_after, grace };
+    // Asked in the child's task: it is somebody's code.
+    let when = spec.when.clone();
+    let is_wanted = move || when.is_none_or(|when| when());
     match &spec.body {
         // The function that makes the future is the child's own code, so it runs, and may panic,
         // in the child's task.
         Body::Worker(make) => {
             let (make, own) = (Arc::clone(make), ctx.clone());
-            let future = Box::pin(async move { make(own).await });
+            let future =
+                Box::pin(async move { if is_wanted() { make(own).await } else { End::Ignored } });
             Box::pin(incarnation::run(future, ctx, control, limits))
         }
         Body::Once(once) => {
             let (make, own) = (Body::take_once(once), ctx.clone());
             let future = Box::pin(async move {
                 match make {
+                    Some(_) if !is_wanted() => End::Ignored,
                     Some(make) => make(own).await,
                     None => End::StartFailed(Exit::failed("it can run only once, and has")),
                 }
             });
             Box::pin(incarnation::run(future, ctx, control, limits))
         }
-        Body::Supervisor(spec, address) => {
-            let (spec, address) = (spec.as_ref().clone(), address.clone());
+        Body::Supervisor(spec, handle) => {
+            let (spec, handle) = (spec.as_ref().clone(), handle.clone());
             Box::pin(async move {
-                let mailbox = address.open(&ctx);
-                let end = run(spec, &ctx, &control, mailbox).await;
-                ctx.close(Duration::ZERO).await; // a supervisor's own scope is empty
+                if !is_wanted() {
+                    return End::Ignored;
+                }
+                let inbox = handle.open(&ctx);
+                let end = run(spec, &ctx, &control, inbox).await;
+                // A supervisor's own scope is empty.
+                drop(ctx.close(Duration::ZERO).await);
                 end.into()
             })
         }

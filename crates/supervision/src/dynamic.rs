@@ -1,8 +1,8 @@
 //! Children that come and go: a template, and arguments for each start.
 
-use crate::spec::{ChildSpec, SUPERVISOR_MAILBOX, SupervisorSpec};
-use crate::supervisor::{Request, Supervisor};
-use crate::{Address, AdminError, ChildRef};
+use crate::spec::{ChildSpec, SupervisorSpec};
+use crate::supervisor::Supervisor;
+use crate::{AdminError, ChildRef};
 use std::fmt;
 use std::sync::Arc;
 
@@ -36,7 +36,6 @@ use std::sync::Arc;
 /// # }
 /// ```
 pub struct DynamicSupervisor<A> {
-    address: Address<Request>,
     supervisor: Supervisor,
     template: Arc<dyn Fn(A) -> ChildSpec + Send + Sync>,
 }
@@ -47,15 +46,13 @@ impl<A> DynamicSupervisor<A> {
         id: impl Into<Arc<str>>,
         template: impl Fn(A) -> ChildSpec + Send + Sync + 'static,
     ) -> Self {
-        let address = Address::new(id, SUPERVISOR_MAILBOX);
-        let supervisor = Supervisor::new(address.clone());
-        Self { address, supervisor, template: Arc::new(template) }
+        Self { supervisor: Supervisor::new(id), template: Arc::new(template) }
     }
 
     /// The place in the tree where it runs: a child of whoever is to supervise it. `spec` should be
     /// a [`SupervisorSpec::dynamic`].
     pub fn spec(&self, spec: SupervisorSpec) -> ChildSpec {
-        ChildSpec::supervisor_at(&self.address, spec)
+        ChildSpec::supervisor_at(&self.supervisor, spec)
     }
 
     /// Starts a child. `None` if its init chose not to run.
@@ -71,16 +68,12 @@ impl<A> DynamicSupervisor<A> {
 
 impl<A> Clone for DynamicSupervisor<A> {
     fn clone(&self) -> Self {
-        Self {
-            address: self.address.clone(),
-            supervisor: self.supervisor.clone(),
-            template: Arc::clone(&self.template),
-        }
+        Self { supervisor: self.supervisor.clone(), template: Arc::clone(&self.template) }
     }
 }
 
 impl<A> fmt::Debug for DynamicSupervisor<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("DynamicSupervisor").field(self.address.id()).finish()
+        f.debug_tuple("DynamicSupervisor").field(self.supervisor.id()).finish()
     }
 }

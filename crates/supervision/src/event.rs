@@ -6,6 +6,7 @@
 
 use crate::Exit;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -231,7 +232,8 @@ impl fmt::Display for EventKind {
     }
 }
 
-/// Sees every event of a tree, on the thread where it happens. Must not block.
+/// Sees every event of a tree, on the thread where it happens. Must not block. A panic of its own
+/// is logged, and has no other effect.
 pub trait Observer: Send + Sync {
     /// Called once for each event.
     fn observe(&self, event: &Event);
@@ -385,9 +387,16 @@ impl Emitter {
     }
 
     /// Tells the observer of an event that was [stamped](Self::stamp) before.
+    ///
+    /// It is called in the middle of a supervisor's work, so its panic must not be the
+    /// supervisor's: that would take the children with it.
     pub(crate) fn deliver(&self, event: &Event) {
         self.tree.counters.observe(event);
-        self.tree.observer.observe(event);
+        let observed = catch_unwind(AssertUnwindSafe(|| self.tree.observer.observe(event)));
+        if observed.is_err() {
+            let Event { number, path, .. } = event;
+            tracing::error!(target: "astscope::supervision", number, %path, "an observer panicked");
+        }
     }
 
     /// The counters of the whole tree.

@@ -1,8 +1,8 @@
 //! One incarnation of a worker, from its first poll to the end of everything that it started.
 //!
-//! The only place that catches panics. A child's future is never aborted from outside: a kill is a
-//! token that this loop obeys, so that the future is dropped, its scope ended and waited for, and
-//! only then its end reported. An incarnation that is reported as ended is gone.
+//! The only place that catches a child's panics. Its future is never aborted from outside: a kill
+//! is a token that this loop obeys, so that the future is dropped, its scope ended and waited for,
+//! and only then its end reported. An incarnation that is reported as ended is gone.
 
 use crate::core::End;
 use crate::probe::{Fault, Point, keep_busy};
@@ -49,8 +49,8 @@ async fn live(mut body: BoxFuture<End>, ctx: Ctx, control: Control, limits: Limi
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(body))) {
         end = End::Exited(Exit::panicked(&*payload));
     }
-    if !ctx.close(limits.grace).await {
-        end = End::Exited(Exit::Unkillable);
+    if let Some(exit) = ctx.close(limits.grace).await {
+        end = End::Exited(exit);
     }
     match take(&ctx, Point::Drop) {
         None => {}
@@ -132,7 +132,10 @@ async fn attend(
             fault = strike(ctx), if awake => match fault {
                 Fault::Panic => return End::Exited(Exit::Panicked("probe".into())),
                 Fault::Error => return End::Exited(Exit::failed("probe")),
-                Fault::Hang => hangs = true,
+                Fault::Hang => {
+                    hangs = true;
+                    ctx.pulse().busy(); // it hangs at work, not while it waits for some
+                }
                 Fault::Slow(time) => asleep_until = Some(Instant::now() + time),
                 Fault::Busy(time) => keep_busy(time),
             },

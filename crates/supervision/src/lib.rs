@@ -173,5 +173,15 @@ pub use vault::{
     Vault,
 };
 
+use std::time::Duration;
+use tokio::time::Instant;
+
 /// A future on the heap.
 pub(crate) type BoxFuture<T> = std::pin::Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A deadline. One that the clock can't express, such as [`Duration::MAX`](std::time::Duration::MAX)
+/// from now, is 30 years away: adding it up would panic, in a supervisor of all places.
+pub(crate) fn later(now: Instant, by: Duration) -> Instant {
+    const FAR: Duration = Duration::from_hours(30 * 365 * 24);
+    now.checked_add(by).unwrap_or_else(|| now + FAR)
+}

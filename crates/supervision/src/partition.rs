@@ -1,8 +1,8 @@
 //! One service as many, by key: Elixir's `PartitionSupervisor`.
 
-use crate::spec::{ChildSpec, SUPERVISOR_MAILBOX, SupervisorSpec};
-use crate::supervisor::{Request, Supervisor};
-use crate::{Address, AdminError, SpecError};
+use crate::spec::{ChildSpec, SupervisorSpec};
+use crate::supervisor::Supervisor;
+use crate::{AdminError, SpecError};
 use std::fmt;
 use std::hash::{BuildHasher as _, Hash};
 use std::num::NonZeroUsize;
@@ -10,12 +10,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Partitions of a service, each a worker or a supervisor under an id from `0` on. Cheap to clone,
-/// valid across restarts. `H` is the handle of a partition: an [`Address`], a
+/// valid across restarts. `H` is the handle of a partition: an [`Address`](crate::Address), a
 /// [`DynamicSupervisor`](crate::DynamicSupervisor).
 ///
-/// The same key always leads to the same partition, in this process and the next. Elixir's handles
-/// are pids, so a caller that comes between a crash and the restart gets a stale one; ours are
-/// addresses, so it waits, or is told.
+/// The same key always leads to the same partition of as many, in this process and the next.
+/// Elixir's handles are pids, so a caller that comes between a crash and the restart gets a stale
+/// one; ours are addresses, so it waits, or is told.
+///
+/// A [`resize`](Self::resize) outlives a restart of the supervisor: what runs is what keys lead to.
+/// (Elixir's is forgotten, and keys lead elsewhere after a crash than before.)
 ///
 /// ```
 /// # use astscope_supervision::{
@@ -49,11 +52,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// # }
 /// ```
 pub struct PartitionSupervisor<H> {
-    address: Address<Request>,
     supervisor: Supervisor,
     partitions: Arc<[(ChildSpec, H)]>,
     /// Those that keys lead to: the first so many.
     n_active: Arc<AtomicUsize>,
+    /// Those that run if they are started. More than keys lead to while the size grows.
+    n_wanted: Arc<AtomicUsize>,
     /// Held while the size changes.
     resizing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -66,11 +70,16 @@ impl<H> PartitionSupervisor<H> {
         partition: impl Fn(String) -> (ChildSpec, H),
     ) -> Result<Self, SpecError> {
         let count = NonZeroUsize::new(count).ok_or(SpecError::NoPartitions)?.get();
-        let partitions = (0..count).map(|at| partition(at.to_string())).collect();
-        let address = Address::new(id, SUPERVISOR_MAILBOX);
-        let supervisor = Supervisor::new(address.clone());
+        let n_wanted = Arc::new(AtomicUsize::new(count));
+        let partitions = (0..count).map(|at| {
+            let n_wanted = Arc::clone(&n_wanted);
+            let (child, handle) = partition(at.to_string());
+            (child.when(move || at < n_wanted.load(Ordering::Acquire)), handle)
+        });
+        let partitions = partitions.collect();
         let n_active = Arc::new(AtomicUsize::new(count));
-        Ok(Self { address, supervisor, partitions, n_active, resizing: Arc::default() })
+        let supervisor = Supervisor::new(id);
+        Ok(Self { supervisor, partitions, n_active, n_wanted, resizing: Arc::default() })
     }
 
     /// As many partitions as the machine has cores, Elixir's default.
@@ -82,11 +91,11 @@ impl<H> PartitionSupervisor<H> {
         Self::new(id, cores, partition)
     }
 
-    /// The place in the tree where they run: `spec`, which is `OneForOne` by custom, gets them as
-    /// its children.
+    /// The place in the tree where they run: `spec`, which is `one_for_one` by custom, gets them
+    /// as its children.
     pub fn spec(&self, spec: SupervisorSpec) -> ChildSpec {
         let children = self.partitions.iter().map(|(child, _)| child.clone());
-        ChildSpec::supervisor_at(&self.address, spec.children(children))
+        ChildSpec::supervisor_at(&self.supervisor, spec.children(children))
     }
 
     /// The partition of a key, by its hash.
@@ -112,10 +121,11 @@ impl<H> PartitionSupervisor<H> {
 
     /// Changes how many partitions keys lead to, at most to the number that it was made with. More:
     /// they are started, then used. Fewer: they are no longer used, then stopped, with whatever
-    /// they still had to do.
+    /// they still had to do. If one of the more doesn't start, none of them is kept.
     ///
     /// # Cancel safety
-    /// Dropped half-way, some of the partitions may be up that no key leads to.
+    /// Dropped half-way, some of the partitions may be up that no key leads to, until the next
+    /// resize.
     pub async fn resize(&self, count: usize) -> Result<(), ResizeError> {
         let max = self.partitions.len();
         if count > max {
@@ -123,15 +133,29 @@ impl<H> PartitionSupervisor<H> {
         }
         let _one_at_a_time = self.resizing.lock().await;
         let current = self.n_active();
-        for at in current..count {
-            match self.supervisor.restart_child(&at.to_string()).await {
+        self.n_wanted.store(count.max(current), Ordering::Release);
+        for (child, _) in self.partitions.iter().take(count).skip(current) {
+            match self.supervisor.restart_child(child.id()).await {
                 Ok(_) | Err(AdminError::Running | AdminError::Restarting) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    // The reason counts, not whether it can be undone.
+                    drop(self.stop_beyond(current).await);
+                    return Err(error.into());
+                }
             }
         }
         self.n_active.store(count, Ordering::Release);
-        for at in (count..current).rev() {
-            self.supervisor.terminate_child(&at.to_string()).await?;
+        Ok(self.stop_beyond(count).await?)
+    }
+
+    /// Stops all partitions but the first so many, and keeps them down.
+    async fn stop_beyond(&self, count: usize) -> Result<(), AdminError> {
+        self.n_wanted.store(count, Ordering::Release);
+        for (child, _) in self.partitions.iter().skip(count).rev() {
+            match self.supervisor.terminate_child(child.id()).await {
+                Ok(()) | Err(AdminError::NotFound) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -150,10 +174,10 @@ impl<H> PartitionSupervisor<H> {
 impl<H> Clone for PartitionSupervisor<H> {
     fn clone(&self) -> Self {
         Self {
-            address: self.address.clone(),
             supervisor: self.supervisor.clone(),
             partitions: Arc::clone(&self.partitions),
             n_active: Arc::clone(&self.n_active),
+            n_wanted: Arc::clone(&self.n_wanted),
             resizing: Arc::clone(&self.resizing),
         }
     }
@@ -162,7 +186,7 @@ impl<H> Clone for PartitionSupervisor<H> {
 impl<H> fmt::Debug for PartitionSupervisor<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PartitionSupervisor")
-            .field("id", self.address.id())
+            .field("id", self.supervisor.id())
             .field("partitions", &self.partitions.len())
             .finish_non_exhaustive()
     }
@@ -173,7 +197,7 @@ impl<H> fmt::Debug for PartitionSupervisor<H> {
 #[error("there are no partitions")]
 pub struct NoPartition;
 
-/// Why the number of partitions is what it was.
+/// Why a resize failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResizeError {

@@ -4,7 +4,7 @@
 //! hands down, so two workspaces can use the same names and tests run in parallel.
 
 use crate::{Ctx, TreePath};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::fmt;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,14 +13,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 ///
 /// An entry belongs to the incarnation that made it and is gone before that incarnation's end is
 /// reported. Whoever looks it up gets a clone, which is good for as long as it says.
+///
+/// Keys are hashed and compared, and values cloned, under the registry's lock: none of that may
+/// call the registry.
 pub struct Registry<K, V> {
-    entries: Arc<Mutex<FxHashMap<K, Entry<V>>>>,
+    names: Arc<Mutex<Names<K, V>>>,
+}
+
+struct Names<K, V> {
+    entries: FxHashMap<K, Entry<V>>,
+    /// What each incarnation has entered, by its serial number. One set for each, so that what is
+    /// to be done at its end doesn't grow with every name that it enters and takes back.
+    of: FxHashMap<u64, FxHashSet<K>>,
 }
 
 struct Entry<V> {
     value: V,
-    owner: TreePath,
-    incarnation: u64,
+    owner: u64,
+    path: TreePath,
 }
 
 impl<K, V> Registry<K, V>
@@ -30,72 +40,89 @@ where
 {
     /// An empty one.
     pub fn new() -> Self {
-        Self { entries: Arc::default() }
+        Self::default()
     }
 
     /// Enters a name for as long as this incarnation lives. Refused if the name is taken; an
     /// incarnation may change the value of its own.
     pub fn register(&self, ctx: &Ctx, key: K, value: V) -> Result<(), NameTaken> {
-        let (owner, incarnation) = (ctx.path().clone(), ctx.incarnation());
-        {
-            let mut entries = self.lock();
-            if let Some(entry) = entries.get(&key)
-                && (entry.owner != owner || entry.incarnation != incarnation)
+        let owner = ctx.serial();
+        let (replaced, is_first) = {
+            let mut names = self.lock();
+            if let Some(entry) = names.entries.get(&key)
+                && entry.owner != owner
             {
-                return Err(NameTaken { owner: entry.owner.clone() });
+                return Err(NameTaken { owner: entry.path.clone() });
             }
-            let entry = Entry { value, owner: owner.clone(), incarnation };
-            entries.insert(key.clone(), entry);
+            let is_first = !names.of.contains_key(&owner);
+            names.of.entry(owner).or_default().insert(key.clone());
+            let entry = Entry { value, owner, path: ctx.path().clone() };
+            (names.entries.insert(key, entry), is_first)
+        };
+        drop(replaced); // somebody's code, so not under the lock
+        if is_first {
+            let names = Arc::downgrade(&self.names);
+            ctx.at_end(move || {
+                if let Some(names) = names.upgrade() {
+                    Self { names }.forget_all(owner);
+                }
+            });
         }
-        let entries = Arc::downgrade(&self.entries);
-        ctx.at_end(move || {
-            if let Some(entries) = entries.upgrade() {
-                let registry = Self { entries };
-                registry.forget(&key, &owner, incarnation);
-            }
-        });
         Ok(())
     }
 
     /// Takes back a name that this incarnation has entered. `false` if it hadn't.
     pub fn unregister(&self, ctx: &Ctx, key: &K) -> bool {
-        self.forget(key, ctx.path(), ctx.incarnation())
+        let forgotten = {
+            let mut names = self.lock();
+            if names.entries.get(key).is_none_or(|entry| entry.owner != ctx.serial()) {
+                return false;
+            }
+            if let Some(own) = names.of.get_mut(&ctx.serial()) {
+                own.remove(key);
+            }
+            names.entries.remove(key)
+        };
+        drop(forgotten);
+        true
     }
 
     /// What the name stands for.
     pub fn whereis(&self, key: &K) -> Option<V> {
-        self.lock().get(key).map(|entry| entry.value.clone())
+        self.lock().entries.get(key).map(|entry| entry.value.clone())
     }
 
     /// All names and what they stand for, in no order.
     pub fn entries(&self) -> Vec<(K, V)> {
-        let entries = self.lock();
-        entries.iter().map(|(key, entry)| (key.clone(), entry.value.clone())).collect()
+        let names = self.lock();
+        names.entries.iter().map(|(key, entry)| (key.clone(), entry.value.clone())).collect()
     }
 
-    fn forget(&self, key: &K, owner: &TreePath, incarnation: u64) -> bool {
-        let mut entries = self.lock();
-        let own = entries
-            .get(key)
-            .is_some_and(|entry| entry.owner == *owner && entry.incarnation == incarnation);
-        let _forgotten = own.then(|| entries.remove(key));
-        own
+    fn forget_all(&self, owner: u64) {
+        let forgotten: Vec<_> = {
+            let mut names = self.lock();
+            let Names { entries, of } = &mut *names;
+            let own = of.remove(&owner).unwrap_or_default();
+            own.iter().filter_map(|key| entries.remove(key)).collect()
+        };
+        drop(forgotten);
     }
 
-    fn lock(&self) -> MutexGuard<'_, FxHashMap<K, Entry<V>>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Names<K, V>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<K, V> Clone for Registry<K, V> {
     fn clone(&self) -> Self {
-        Self { entries: Arc::clone(&self.entries) }
+        Self { names: Arc::clone(&self.names) }
     }
 }
 
 impl<K, V> Default for Registry<K, V> {
     fn default() -> Self {
-        Self { entries: Arc::default() }
+        let names = Names { entries: FxHashMap::default(), of: FxHashMap::default() };
+        Self { names: Arc::new(Mutex::new(names)) }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::policy::{
 };
 use crate::probe::Probe;
 use crate::service::{Init, Service};
-use crate::supervisor::{Request, Root, StartError, Supervisor};
+use crate::supervisor::{Root, StartError, Supervisor};
 use crate::{BoxFuture, ChildRef, ChildState, Ctx, Exit, Observer};
 use std::fmt;
 use std::future::Future;
@@ -30,9 +30,6 @@ const START_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a killed child may take to end. It ends at its next await, so this is only ever used
 /// up by code that doesn't yield.
 const KILL_GRACE: Duration = Duration::from_secs(5);
-/// Requests that wait in a supervisor's mailbox. Enough for a burst of starts; callers beyond it
-/// wait until their deadlines.
-pub(crate) const SUPERVISOR_MAILBOX: usize = 128;
 
 /// How a child is to be run.
 #[derive(Clone)]
@@ -42,7 +39,11 @@ pub struct ChildSpec {
     pub(crate) slot: Arc<Slot>,
     pub(crate) ready_later: bool,
     pub(crate) stall_after: Option<Duration>,
+    pub(crate) when: Option<Condition>,
 }
+
+/// Asked at each start.
+type Condition = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// What an incarnation executes.
 #[derive(Clone)]
@@ -52,7 +53,7 @@ pub(crate) enum Body {
     /// A worker's future that can be made only once.
     Once(OnceBody),
     /// Children.
-    Supervisor(Box<SupervisorSpec>, Address<Request>),
+    Supervisor(Box<SupervisorSpec>, Supervisor),
     /// A temporary child was started: it never will be again, so its arguments aren't kept.
     Spent,
 }
@@ -76,7 +77,7 @@ impl ChildSpec {
             backoff: None,
             firewall: None,
         };
-        Self { policy, body, slot, ready_later: false, stall_after: None }
+        Self { policy, body, slot, ready_later: false, stall_after: None, when: None }
     }
 
     /// A service, known by this address. Permanent, stopped within 5 s, started within 60 s.
@@ -136,13 +137,13 @@ impl ChildSpec {
     /// A supervisor and its children. Permanent, waited for when it is stopped, started as long as
     /// its children take.
     pub fn supervisor(id: impl Into<Arc<str>>, spec: SupervisorSpec) -> Self {
-        Self::supervisor_at(&Address::new(id, SUPERVISOR_MAILBOX), spec)
+        Self::supervisor_at(&Supervisor::new(id), spec)
     }
 
-    /// A supervisor that was given an address before.
-    pub(crate) fn supervisor_at(address: &Address<Request>, spec: SupervisorSpec) -> Self {
-        let slot = Arc::clone(address.slot());
-        let body = Body::Supervisor(Box::new(spec), address.clone());
+    /// A supervisor whose handle was made before.
+    pub(crate) fn supervisor_at(handle: &Supervisor, spec: SupervisorSpec) -> Self {
+        let slot = Arc::clone(handle.slot());
+        let body = Body::Supervisor(Box::new(spec), handle.clone());
         Self::new(ChildKind::Supervisor, body, slot)
     }
 
@@ -197,6 +198,18 @@ impl ChildSpec {
         self
     }
 
+    /// Runs it only if this is true at its start. Else it stays down, as if its init had
+    /// [ignored](Init::Ignore) the start: what depends on a configuration, and what no key leads
+    /// to. Works for supervisors too.
+    #[must_use]
+    pub fn when(mut self, condition: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.when = Some(match self.when.take() {
+            Some(before) => Arc::new(move || before() && condition()),
+            None => Arc::new(condition),
+        });
+        self
+    }
+
     /// Ends an incarnation that was at work for this long without [progress](Ctx::progress), with
     /// [`Exit::Stalled`]. It must still await now and then: a thread that never yields can only be
     /// reported, by [`Health`](crate::Health).
@@ -219,7 +232,7 @@ impl ChildSpec {
     /// The supervisor that this describes, if it does.
     pub fn as_supervisor(&self) -> Option<Supervisor> {
         match &self.body {
-            Body::Supervisor(_, address) => Some(Supervisor::new(address.clone())),
+            Body::Supervisor(_, handle) => Some(handle.clone()),
             Body::Worker(_) | Body::Once(_) | Body::Spent => None,
         }
     }

@@ -1,26 +1,39 @@
 //! Handles to running supervisors, and the root of a tree.
 
-use crate::address::{Address, CallError, ChildRef, Reply};
+use crate::address::{Address, CallError, ChildRef, Mailbox, Reply, Slot};
 use crate::core::{AdminError, Answer, ChildInfo, Command, Count};
 use crate::driver::{self, SupervisorEnd};
 use crate::incarnation::Control;
 use crate::policy::{ChildPolicy, SpecError, SupervisorPolicy};
 use crate::spec::{ChildSpec, SupervisorSpec};
-use crate::{Counters, Ctx, Emitter, Exit, TracingObserver, TreePath};
+use crate::{Counters, Ctx, Emitter, Exit, TracingObserver, TreePath, later};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 
 /// How long a request to a supervisor may take, if nothing else is said: as long as an init may.
 const REQUEST_WITHIN: Duration = Duration::from_mins(1);
 
+/// Requests that wait in a supervisor's mailbox. Enough for a burst of starts; callers beyond it
+/// wait until their deadlines.
+const MAILBOX: usize = 128;
+/// Those who want to look into a supervisor at the same time. They are answered at once.
+const LOOKERS: usize = 16;
+
 /// What a supervisor can be asked.
-pub(crate) enum Request {
-    Command(Box<Command<ChildSpec>>, Reply<Result<Answer, AdminError>>),
-    /// Answered at once, whatever the supervisor is in the middle of.
-    Inspect(Reply<Snapshot>),
+pub(crate) struct Request {
+    pub(crate) command: Box<Command<ChildSpec>>,
+    pub(crate) reply: Reply<Result<Answer, AdminError>>,
+}
+
+/// What a supervisor hears while it runs.
+pub(crate) struct Inbox {
+    pub(crate) requests: Mailbox<Request>,
+    /// Answered at once, whatever the supervisor is in the middle of and whoever waits for it.
+    pub(crate) lookers: mpsc::Receiver<Reply<Snapshot>>,
 }
 
 /// A supervisor's children at one moment, newest first.
@@ -38,18 +51,37 @@ pub(crate) struct Snapshot {
 #[derive(Clone)]
 pub struct Supervisor {
     address: Address<Request>,
+    looks: Address<Reply<Snapshot>>,
     within: Duration,
 }
 
 impl Supervisor {
-    pub(crate) fn new(address: Address<Request>) -> Self {
-        Self { address, within: REQUEST_WITHIN }
+    /// One of this name that isn't started yet.
+    pub(crate) fn new(id: impl Into<Arc<str>>) -> Self {
+        let address = Address::new(id, MAILBOX);
+        let looks = address.beside(LOOKERS);
+        Self { address, looks, within: REQUEST_WITHIN }
+    }
+
+    /// Its name.
+    pub(crate) fn id(&self) -> &Arc<str> {
+        self.address.id()
+    }
+
+    pub(crate) fn slot(&self) -> &Arc<Slot> {
+        self.address.slot()
+    }
+
+    /// What a new incarnation hears from now on.
+    pub(crate) fn open(&self, ctx: &Ctx) -> Inbox {
+        let lookers = self.looks.open_line(ctx.incarnation());
+        Inbox { requests: self.address.open(ctx), lookers }
     }
 
     /// The same supervisor, with this deadline for each request.
     #[must_use]
     pub fn within(&self, within: Duration) -> Self {
-        Self { address: self.address.clone(), within }
+        Self { within, ..self.clone() }
     }
 
     /// The supervisor as a child, for who only wants to watch it.
@@ -105,25 +137,26 @@ impl Supervisor {
     }
 
     /// The supervisor below this one that stands at this path of ids, such as `gateway/workers`.
-    /// `None` if there is none, or if one on the way doesn't answer.
+    /// `None` if there is none, or if one on the way doesn't answer in time. One that doesn't run
+    /// at this moment is waited for until it is up.
     pub async fn supervisor_at(&self, path: &str) -> Option<Self> {
+        let deadline = later(Instant::now(), self.within);
         let mut at = self.clone();
         for id in path.split('/') {
-            let snapshot = at.inspect().await.ok()?;
-            let mut children = snapshot.children.into_iter();
+            let mut children = at.snapshot_by(deadline).await.ok()?.children.into_iter();
             at = children.find_map(|(info, _, _, below)| below.filter(|_| *info.id == *id))?;
-            at.within = self.within;
         }
-        Some(at)
+        Some(at.within(self.within))
     }
 
     /// The child at this path of ids below this supervisor.
     pub async fn child_at(&self, path: &str) -> Option<ChildRef> {
+        let deadline = later(Instant::now(), self.within);
         let (parent, id) = match path.rsplit_once('/') {
             Some((above, id)) => (self.supervisor_at(above).await?, id),
             None => (self.clone(), path),
         };
-        let snapshot = parent.inspect().await.ok()?;
+        let snapshot = parent.snapshot_by(deadline).await.ok()?;
         snapshot
             .children
             .into_iter()
@@ -134,13 +167,23 @@ impl Supervisor {
         self.within
     }
 
+    /// The children at this moment. An error at once if it doesn't run at this moment.
     pub(crate) async fn inspect(&self) -> Result<Snapshot, CallError> {
-        self.address.call(self.within, Request::Inspect).await
+        self.looks.call_in_any_state(self.within, |reply| reply).await
+    }
+
+    /// The children at this moment if it runs, else as soon as it is up.
+    async fn snapshot_by(&self, deadline: Instant) -> Result<Snapshot, CallError> {
+        let within = deadline.saturating_duration_since(Instant::now());
+        match self.within(within).inspect().await {
+            Err(error) if error.is_undelivered() => self.looks.call(within, |reply| reply).await,
+            answer => answer,
+        }
     }
 
     async fn ask(&self, command: Command<ChildSpec>) -> Result<Answer, AdminError> {
         let command = Box::new(command);
-        match self.address.call(self.within, |reply| Request::Command(command, reply)).await {
+        match self.address.call(self.within, |reply| Request { command, reply }).await {
             Ok(answer) => answer,
             Err(CallError::Timeout | CallError::Overloaded | CallError::Restarting) => {
                 Err(AdminError::Timeout)
@@ -216,7 +259,7 @@ impl Root {
         let probe = spec.probe.clone().unwrap_or_default();
         let slot = Arc::clone(&whole.slot);
         let ctx = Ctx::new(1, emitter.clone(), slot, pulse, acknowledge, probe);
-        let mailbox = supervisor.address.open(&ctx);
+        let inbox = supervisor.open(&ctx);
         whole.slot.publish(crate::ChildState::Up);
 
         let (tell, outcome) = watch::channel(None);
@@ -224,8 +267,9 @@ impl Root {
         let own = (control.clone(), emitter.clone());
         drop(tokio::spawn(async move {
             let (control, emitter) = own;
-            let end = driver::run(spec, &ctx, &control, mailbox).await;
-            ctx.close(Duration::ZERO).await; // a supervisor's own scope is empty
+            let end = driver::run(spec, &ctx, &control, inbox).await;
+            // A supervisor's own scope is empty.
+            drop(ctx.close(Duration::ZERO).await);
             whole.gone();
             let exit = match &end {
                 SupervisorEnd::StartFailed { exit, .. } | SupervisorEnd::Exited(exit) => {

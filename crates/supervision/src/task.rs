@@ -6,9 +6,9 @@ pub use stream::{OnTimeout, StreamOptions, TaskStream};
 
 use crate::address::{ChildRef, Monitor};
 use crate::policy::Stop;
-use crate::spec::{ChildSpec, SUPERVISOR_MAILBOX, SupervisorSpec};
-use crate::supervisor::{Request, Supervisor};
-use crate::{Address, AdminError, Ctx, Exit};
+use crate::spec::{ChildSpec, SupervisorSpec};
+use crate::supervisor::Supervisor;
+use crate::{AdminError, Ctx, Exit, later};
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -17,6 +17,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+
+/// How long a task that was told to end is waited for, as Elixir waits before it kills. It ends at
+/// its next await, so only one that doesn't yield uses this up; nothing can kill that.
+const GIVE_UP: Duration = Duration::from_secs(5);
 
 /// A dynamic supervisor of temporary tasks. Cheap to clone, valid across restarts.
 ///
@@ -42,7 +46,6 @@ use tokio_util::sync::CancellationToken;
 /// ```
 #[derive(Clone)]
 pub struct TaskSupervisor {
-    address: Address<Request>,
     supervisor: Supervisor,
     last: Arc<AtomicU64>,
 }
@@ -50,15 +53,13 @@ pub struct TaskSupervisor {
 impl TaskSupervisor {
     /// A task supervisor of this name, not started yet.
     pub fn new(id: impl Into<Arc<str>>) -> Self {
-        let address = Address::new(id, SUPERVISOR_MAILBOX);
-        let supervisor = Supervisor::new(address.clone());
-        Self { address, supervisor, last: Arc::default() }
+        Self { supervisor: Supervisor::new(id), last: Arc::default() }
     }
 
     /// The place in the tree where it runs. `spec` should be a [`SupervisorSpec::dynamic`], whose
     /// bound is the bound on tasks.
     pub fn spec(&self, spec: SupervisorSpec) -> ChildSpec {
-        ChildSpec::supervisor_at(&self.address, spec)
+        ChildSpec::supervisor_at(&self.supervisor, spec)
     }
 
     /// The supervisor, to be asked.
@@ -77,6 +78,8 @@ impl TaskSupervisor {
         let (give, result) = oneshot::channel();
         let cancel = CancellationToken::new();
         let cancelled = cancel.clone();
+        // Until the caller has the task in his hands.
+        let cancel_unless_given = cancel.clone().drop_guard();
         let id = format!("task#{}", self.last.fetch_add(1, Ordering::Relaxed) + 1);
         let spec = ChildSpec::once(id, move |ctx| async move {
             if give.is_closed() {
@@ -85,7 +88,7 @@ impl TaskSupervisor {
             tokio::select! {
                 biased;
                 () = ctx.stopping() => Err(Exit::Shutdown),
-                () = cancelled.cancelled() => Err(Exit::Killed),
+                () = cancelled.cancelled() => Err(Exit::Shutdown),
                 value = work => {
                     // Nobody may be interested any more.
                     drop(give.send(value));
@@ -94,14 +97,17 @@ impl TaskSupervisor {
             }
         });
         match self.supervisor.start_child(spec.stop(Stop::Within(Duration::from_secs(5)))).await? {
-            Some(child) => Ok(Task { monitor: child.monitor(), child, result, cancel }),
+            Some(child) => {
+                drop(cancel_unless_given.disarm());
+                Ok(Task { monitor: child.monitor(), child, result, cancel })
+            }
             None => Err(AdminError::Start(Exit::Normal)), // a task has no init that could refuse
         }
     }
 
     /// Starts a task whose fate is its caller's: if the task fails, the caller's incarnation ends
-    /// with the same exit, and when that incarnation ends, the task is killed. (An OTP caller that
-    /// ends normally leaves its tasks alone; ours never leaves any behind.)
+    /// with the same exit, and when that incarnation ends, the task is told to end. (An OTP caller
+    /// that ends normally leaves its tasks alone; ours never leaves any behind.)
     ///
     /// # Cancel safety
     /// As of [`spawn`](Self::spawn).
@@ -124,26 +130,32 @@ impl TaskSupervisor {
     }
 
     /// Runs `work` on each item, so many at a time, and gives the results as they are asked for.
-    /// See [`TaskStream`].
+    /// Both `work` and the future that it makes run in the item's task. See [`TaskStream`].
     pub fn stream<I, F, T>(
         &self,
         items: I,
         options: StreamOptions,
-        work: impl Fn(I::Item) -> F + Send + 'static,
+        work: impl Fn(I::Item) -> F + Send + Sync + 'static,
     ) -> TaskStream<T>
     where
         I: IntoIterator,
         I::IntoIter: Send + 'static,
+        I::Item: Send + 'static,
         F: Future<Output = T> + Send + 'static,
         T: Send + 'static,
     {
-        TaskStream::new(self.clone(), items.into_iter().map(work), options)
+        let work = Arc::new(work);
+        let source = items.into_iter().map(move |item| {
+            let work = Arc::clone(&work);
+            async move { work(item).await }
+        });
+        TaskStream::new(self.clone(), source, options)
     }
 }
 
 impl fmt::Debug for TaskSupervisor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("TaskSupervisor").field(self.address.id()).finish()
+        f.debug_tuple("TaskSupervisor").field(self.supervisor.id()).finish()
     }
 }
 
@@ -181,40 +193,38 @@ impl<T> Task<T> {
     /// # Cancel safety
     /// Dropping the future lets the task go on, and discards its result.
     pub async fn join(mut self, within: Duration) -> Result<T, TaskError> {
-        self.poll_join(Instant::now() + within).await
+        self.ended_by(later(Instant::now(), within)).await
     }
 
     /// Stops the task: its future is dropped at its next await. Returns its result if that was
-    /// there already, `None` if it was stopped, the exit if it ended otherwise.
+    /// there already, `None` if it was stopped, the exit if it ended otherwise. That is
+    /// [`Exit::Unkillable`] if it doesn't yield for 5 s: then it still runs. Whoever is linked to
+    /// it goes on.
     pub async fn shutdown(mut self) -> Result<Option<T>, Exit> {
-        if let Ok(value) = self.result.try_recv() {
-            return Ok(Some(value));
-        }
-        self.cancel.cancel();
-        let exit = self.monitor.down().await;
-        match self.result.try_recv() {
+        self.kill();
+        match self.ended_by(later(Instant::now(), GIVE_UP)).await {
             Ok(value) => Ok(Some(value)),
-            Err(_) if matches!(exit, Exit::Killed | Exit::Shutdown) => Ok(None),
-            Err(_) => Err(exit),
+            Err(TaskError::Exited(Exit::Shutdown | Exit::Killed)) => Ok(None),
+            Err(TaskError::Exited(exit)) => Err(exit),
+            Err(TaskError::Timeout | TaskError::NotStarted(_)) => Err(Exit::Unkillable),
         }
     }
 
-    async fn poll_join(&mut self, deadline: Instant) -> Result<T, TaskError> {
-        match timeout_at(deadline, &mut self.result).await {
-            Ok(Ok(value)) => Ok(value),
-            // It dropped its end, so it is ending.
-            Ok(Err(_)) => Err(TaskError::Exited(self.monitor.down().await)),
-            Err(_) => Err(TaskError::Timeout),
+    /// Waits for its end, not only for its result: who has that finds the task's place free.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    async fn ended_by(&mut self, deadline: Instant) -> Result<T, TaskError> {
+        let end = timeout_at(deadline, self.monitor.down()).await;
+        match (self.result.try_recv(), end) {
+            (Ok(value), _) => Ok(value),
+            (Err(_), Ok(exit)) => Err(TaskError::Exited(exit)),
+            (Err(_), Err(_)) => Err(TaskError::Timeout),
         }
     }
 
-    /// Kills it, without waiting.
+    /// Makes it end at its next await, without waiting for that.
     fn kill(&self) {
         self.cancel.cancel();
-    }
-
-    /// Waits until it is gone.
-    async fn gone(&mut self) {
-        self.monitor.down().await;
     }
 }

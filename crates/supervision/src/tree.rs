@@ -1,13 +1,15 @@
 //! A tree to look at: as text, JSON or a Mermaid diagram, from a spec or from what runs.
 
-use crate::BoxFuture;
 use crate::address::ChildRef;
 use crate::core::{ChildInfo, ChildState};
 use crate::policy::{ChildPolicy, SupervisorPolicy};
 use crate::spec::{Body, SupervisorSpec};
 use crate::supervisor::Supervisor;
+use crate::{BoxFuture, later};
 use serde::Serialize;
 use std::fmt::{self, Write as _};
+use std::future::{poll_fn, ready};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -102,18 +104,19 @@ impl SupervisorSpec {
 
 impl Supervisor {
     /// The tree as it is now, from this supervisor down. Every supervisor answers at once, even in
-    /// the middle of a start or a stop; one that can't is `unreachable`.
+    /// the middle of a start or a stop; one that hasn't at this handle's deadline is `unreachable`.
     pub async fn tree(&self) -> TreeNode {
-        look(self.clone(), None).await
+        look(self.clone(), None, later(Instant::now(), self.deadline())).await
     }
 }
 
 /// Boxed, because it calls itself.
-fn look(supervisor: Supervisor, info: Option<ChildInfo>) -> BoxFuture<TreeNode> {
+fn look(supervisor: Supervisor, info: Option<ChildInfo>, deadline: Instant) -> BoxFuture<TreeNode> {
     Box::pin(async move {
         let child = supervisor.child();
         let live = LiveNode::new(&child, info.as_ref());
-        let Ok(mut snapshot) = supervisor.inspect().await else {
+        let within = deadline.saturating_duration_since(Instant::now());
+        let Ok(mut snapshot) = supervisor.within(within).inspect().await else {
             let mut node = TreeNode::new(child.id(), None);
             let state =
                 if live.state == "up" { "unreachable".to_owned() } else { live.state.clone() };
@@ -123,19 +126,42 @@ fn look(supervisor: Supervisor, info: Option<ChildInfo>) -> BoxFuture<TreeNode> 
         let mut node = TreeNode::new(child.id(), Some(&snapshot.policy));
         node.live = Some(live);
         snapshot.children.reverse(); // oldest first
-        for (info, policy, child, below) in snapshot.children {
-            let mut below = if let Some(below) = below {
-                look(below.within(supervisor.deadline()), Some(info)).await
+        let children = snapshot.children.into_iter().map(|(info, policy, child, below)| {
+            let below: BoxFuture<TreeNode> = if let Some(below) = below {
+                look(below, Some(info), deadline)
             } else {
                 let mut leaf = TreeNode::new(&info.id, None);
                 leaf.live = Some(LiveNode::new(&child, Some(&info)));
-                leaf
+                Box::pin(ready(leaf))
             };
-            below.child = Some(ChildNode::new(&policy));
-            node.children.push(below);
+            (policy, below)
+        });
+        let (policies, below): (Vec<_>, Vec<_>) = children.unzip();
+        node.children = all(below).await;
+        for (below, policy) in node.children.iter_mut().zip(&policies) {
+            below.child = Some(ChildNode::new(policy));
         }
         node
     })
+}
+
+/// Waits for all of them together, so that one that doesn't answer takes no time from its siblings.
+async fn all(mut waiting: Vec<BoxFuture<TreeNode>>) -> Vec<TreeNode> {
+    let mut nodes: Vec<_> = waiting.iter().map(|_| None).collect();
+    poll_fn(|cx| {
+        let mut done = Poll::Ready(());
+        for (node, waiting) in nodes.iter_mut().zip(&mut waiting) {
+            if node.is_none() {
+                match waiting.as_mut().poll(cx) {
+                    Poll::Ready(ready) => *node = Some(ready),
+                    Poll::Pending => done = Poll::Pending,
+                }
+            }
+        }
+        done
+    })
+    .await;
+    nodes.into_iter().flatten().collect()
 }
 
 impl TreeNode {
@@ -164,8 +190,10 @@ impl TreeNode {
 
     fn draw(&self, chart: &mut String, last: &mut usize) -> usize {
         let own = *last;
-        // Mermaid reads quotes as entities only.
-        let label = self.label().replace('"', "#quot;");
+        // Mermaid reads these as entities only: the first begins one, the others end the label or
+        // begin a tag.
+        let label = self.label().replace('#', "#35;").replace('"', "#quot;");
+        let label = label.replace('<', "#lt;").replace('>', "#gt;");
         let (open, close) =
             if self.supervisor.is_some() { ("[[\"", "\"]]") } else { ("[\"", "\"]") };
         // Writing into a String can't fail, here and below.
@@ -199,10 +227,12 @@ impl TreeNode {
                 label.push_str(", not ready");
             }
             if live.restarts > 0 {
-                let _infallible = write!(label, ", {} restarts", live.restarts);
+                let s = if live.restarts == 1 { "" } else { "s" };
+                let _infallible = write!(label, ", {} restart{s}", live.restarts);
             }
             if let Some(exit) = &live.last_exit {
-                let _infallible = write!(label, ", last exit {exit}");
+                // A line for each node, whatever stands in an error.
+                let _infallible = write!(label, ", last exit {}", exit.replace(['\n', '\r'], " "));
             }
             if let (Some(waiting), Some(bound)) = (live.mailbox_waiting, live.mailbox_bound) {
                 let _infallible = write!(label, ", mailbox {waiting}/{bound}");

@@ -23,18 +23,20 @@ impl<M> Mailbox<M> {
     /// [`try_recv`](Self::try_recv).
     ///
     /// Waiting here is being idle; from one message to the next call is work, which the child's
-    /// [progress](Ctx::progress) is measured by.
+    /// [progress](Ctx::progress) is measured by. So is whatever is done instead, when the wait is
+    /// given up for another branch of a `select!`.
     ///
     /// # Cancel safety
     /// No message is lost when the future is dropped.
     pub async fn recv(&mut self) -> Option<M> {
-        self.pulse.idle();
+        let waiting = self.pulse.waiting();
         let message = tokio::select! {
             biased;
             () = self.ctx.stopping() => None,
             message = self.receiver.recv() => message,
         };
-        self.pulse.busy();
+        drop(waiting);
+        self.pulse.beat();
         message
     }
 

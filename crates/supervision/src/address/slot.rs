@@ -1,7 +1,7 @@
 //! What everybody may know of a child: written by its supervisor, read without asking it.
 
 use super::SendError;
-use crate::{ChildState, Exit};
+use crate::{ChildState, Exit, later};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -153,7 +153,10 @@ impl Slot {
     /// The child is gone for good.
     pub(crate) fn gone(&self) {
         self.status.send_modify(|status| {
-            status.state = ChildState::Down;
+            if status.state != ChildState::Down {
+                status.state = ChildState::Down;
+                status.since = Instant::now();
+            }
             status.gone = true;
         });
     }
@@ -190,7 +193,7 @@ impl ChildRef {
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
     pub async fn await_ready(&self, within: Duration) -> Result<(), NotReady> {
-        self.await_ready_by(Instant::now() + within).await
+        self.await_ready_by(later(Instant::now(), within)).await
     }
 
     pub(crate) async fn await_ready_by(&self, deadline: Instant) -> Result<(), NotReady> {
@@ -306,20 +309,39 @@ impl Pulse {
 
     /// It made progress, and goes on.
     pub(crate) fn busy(&self) {
-        self.beats.fetch_add(1, Ordering::Relaxed);
+        self.beat();
         self.working_since.store(self.now(), Ordering::Relaxed);
+    }
+
+    pub(super) fn beat(&self) {
+        self.beats.fetch_add(1, Ordering::Relaxed);
     }
 
     /// It waits for something to do.
     pub(crate) fn idle(&self) {
-        self.beats.fetch_add(1, Ordering::Relaxed);
         self.working_since.store(0, Ordering::Relaxed);
+    }
+
+    /// It waits for something to do, until this is dropped.
+    pub(super) fn waiting(&self) -> Waiting<'_> {
+        self.idle();
+        Waiting(self)
     }
 
     /// How long it has been at work without progress.
     pub(crate) fn working_for(&self) -> Option<Duration> {
         let since = self.working_since.load(Ordering::Relaxed);
         (since != 0).then(|| Duration::from_millis(self.now().saturating_sub(since)))
+    }
+}
+
+/// Who holds it has nothing to do. A wait that is given up for something else, as `select!` does,
+/// is over too: what follows is work.
+pub(super) struct Waiting<'a>(&'a Pulse);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.working_since.store(self.0.now(), Ordering::Relaxed);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::timers::Timer;
 use super::{Action, Cause, ChildKey, ChildState, Core, Op, Then};
 use crate::policy::{AutoShutdown, ChildPolicy, Restart, Strategy, Structure};
-use crate::{EventKind, Exit};
+use crate::{EventKind, Exit, later};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +75,7 @@ impl<P> Core<P> {
         if wait.is_zero() {
             return self.restart_now(now, key, out);
         }
-        self.timers.arm(key, now + wait, Timer::Due);
+        self.timers.arm(key, later(now, wait), Timer::Due);
         out.push(Action::Emit(Some(id), EventKind::RetryScheduled { after: wait }));
     }
 
@@ -125,7 +125,7 @@ impl<P> Core<P> {
         child.last_exit = Some(exit.clone());
         let id = Some(Arc::clone(&child.policy.id));
         self.set(now, key, ChildState::Degraded, out);
-        self.timers.arm(key, now + cooldown, Timer::Due);
+        self.timers.arm(key, later(now, cooldown), Timer::Due);
         out.push(Action::Emit(id, EventKind::Degraded { exit, cooldown }));
     }
 

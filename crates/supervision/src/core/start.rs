@@ -2,7 +2,7 @@
 
 use super::timers::Timer;
 use super::{Action, AdminError, Answer, Cause, ChildKey, ChildState, Core, Op, Phase, Then};
-use crate::{EventKind, Exit};
+use crate::{EventKind, Exit, later};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -36,7 +36,7 @@ impl<P> Core<P> {
         let (incarnation, timeout) = (child.incarnation, child.policy.start_timeout);
         self.set(now, current, ChildState::Starting, out);
         if let Some(timeout) = timeout {
-            self.timers.arm(current, now + timeout, Timer::StartDeadline);
+            self.timers.arm(current, later(now, timeout), Timer::StartDeadline);
         }
         out.push(Action::Spawn(current, incarnation));
     }

@@ -3,7 +3,7 @@
 use super::timers::Timer;
 use super::{Action, Answer, ChildKey, ChildState, Core, Op, Phase, Then};
 use crate::policy::{ChildPolicy, Restart, Stop};
-use crate::{EventKind, Exit};
+use crate::{EventKind, Exit, later};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -73,7 +73,7 @@ impl<P> Core<P> {
         match stop {
             Stop::Kill => self.kill_child(now, key, out),
             Stop::Within(time) => {
-                self.timers.arm(key, now + time, Timer::StopDeadline);
+                self.timers.arm(key, later(now, time), Timer::StopDeadline);
                 out.push(Action::Stop(key));
             }
             Stop::Wait => out.push(Action::Stop(key)),
@@ -82,7 +82,7 @@ impl<P> Core<P> {
     }
 
     pub(super) fn kill_child(&mut self, now: Instant, key: ChildKey, out: &mut Vec<Action<P>>) {
-        self.timers.arm(key, now + self.policy.kill_grace, Timer::KillGrace);
+        self.timers.arm(key, later(now, self.policy.kill_grace), Timer::KillGrace);
         out.push(Action::Kill(key));
     }
 

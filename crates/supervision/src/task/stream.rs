@@ -1,14 +1,14 @@
 //! Many items, a few tasks at a time: Elixir's `async_stream`.
 
-use super::{Task, TaskError, TaskSupervisor};
-use crate::BoxFuture;
+use super::{GIVE_UP, Task, TaskError, TaskSupervisor};
+use crate::{AdminError, BoxFuture, later};
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::num::NonZeroUsize;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 /// How a [`TaskStream`] runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,8 @@ pub struct StreamOptions {
     pub on_timeout: OnTimeout,
 }
 
-/// What happens when a task of a stream takes too long. The task is killed in any case.
+/// What happens when a task of a stream takes too long. The task is killed in any case, and waited
+/// for. (One that doesn't yield for 5 s more can't be, and is left alone.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnTimeout {
     /// The stream gives [`TaskError::Timeout`] and ends, with all other tasks.
@@ -48,7 +49,8 @@ impl Default for StreamOptions {
 /// Items are pulled only when a task can be started for them, and only while somebody waits for
 /// [`next`](Self::next). An ordered stream keeps results that are done before their turn; unlike
 /// Elixir's it keeps at most as many as there may be tasks, so a slow item at the head holds the
-/// others back instead of filling the memory.
+/// others back instead of filling the memory. A source that panics does so in `next`, and the
+/// stream ends after the items that it gave before.
 ///
 /// [`close`](Self::close) kills what still runs and waits for it; dropping the stream only kills.
 pub struct TaskStream<T> {
@@ -56,12 +58,20 @@ pub struct TaskStream<T> {
     /// The work that is not begun yet.
     source: Option<Box<dyn Iterator<Item = BoxFuture<T>> + Send>>,
     options: StreamOptions,
+    /// The next task, on its way. In here, so that its item isn't lost with the future that asked
+    /// for it.
+    starting: Option<BoxFuture<Result<Task<T>, AdminError>>>,
     /// Begun, in the order of their items.
     slots: VecDeque<Slot<T>>,
+    /// Killed, and to be waited for before the stream ends.
+    ending: Vec<Task<T>>,
 }
 
 enum Slot<T> {
+    /// Until its deadline.
     Running(Task<T>, Instant),
+    /// Killed at its deadline, and given up at this one.
+    TimedOut(Task<T>, Instant),
     Done(Result<T, TaskError>),
 }
 
@@ -75,75 +85,91 @@ impl<T: Send + 'static> TaskStream<T> {
         F: Future<Output = T> + Send + 'static,
     {
         let source = source.map(|work| -> BoxFuture<T> { Box::pin(work) });
-        Self { tasks, source: Some(Box::new(source)), options, slots: VecDeque::new() }
+        Self {
+            tasks,
+            source: Some(Box::new(source)),
+            options,
+            starting: None,
+            slots: VecDeque::new(),
+            ending: Vec::new(),
+        }
     }
 
     /// The next result, or `None` when all have been given. A task that fails gives its exit in
     /// its item's place, and the others go on.
     ///
     /// # Cancel safety
-    /// No result is lost when the future is dropped, unless that is while a task is being started:
-    /// that task's item is then skipped.
+    /// Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Option<Result<T, TaskError>> {
         loop {
             self.fill().await;
-            let Some(result) = self.take_done()? else {
+            if self.slots.is_empty() {
+                return None;
+            }
+            let Some(at) = self.whose_turn() else {
                 self.settle_one().await;
                 continue;
             };
-            if matches!(result, Err(TaskError::Timeout))
-                && self.options.on_timeout == OnTimeout::EndStream
-            {
-                self.close_running().await;
+            let is_timeout =
+                matches!(self.slots.get(at), Some(Slot::Done(Err(TaskError::Timeout))));
+            if is_timeout && self.options.on_timeout == OnTimeout::EndStream {
+                let last = self.slots.remove(at);
+                self.kill_all();
+                self.slots.extend(last); // until it is given
+                self.all_ended().await;
+                self.slots.clear();
+                return Some(Err(TaskError::Timeout));
             }
-            return Some(result);
+            if let Some(Slot::Done(result)) = self.slots.remove(at) {
+                return Some(result);
+            }
         }
     }
 
     /// Kills all tasks that still run, and waits until they are gone.
     pub async fn close(mut self) {
-        self.close_running().await;
+        if let Some(starting) = self.starting.take()
+            && let Ok(task) = starting.await
+        {
+            task.kill();
+            self.ending.push(task);
+        }
+        self.kill_all();
+        self.all_ended().await;
     }
 
     /// Starts tasks as long as there is room.
     async fn fill(&mut self) {
         let max = self.options.max_concurrency.max(1);
-        while self.n_running() < max && self.slots.len() < 2 * max {
-            let Some(work) = self.source.as_mut().and_then(Iterator::next) else {
-                self.source = None;
+        loop {
+            if let Some(starting) = &mut self.starting {
+                let slot = match starting.await {
+                    Ok(task) => Slot::Running(task, later(Instant::now(), self.options.timeout)),
+                    Err(error) => Slot::Done(Err(error.into())),
+                };
+                self.starting = None;
+                self.slots.push_back(slot);
+            }
+            if self.n_running() >= max || self.slots.len() >= max.saturating_mul(2) {
                 return;
-            };
-            let slot = match self.tasks.spawn(work).await {
-                Ok(task) => Slot::Running(task, Instant::now() + self.options.timeout),
-                Err(error) => Slot::Done(Err(error.into())),
-            };
-            self.slots.push_back(slot);
+            }
+            // Out of its place while it works, so that one that panics or is done is gone.
+            let Some(mut source) = self.source.take() else { return };
+            let Some(work) = source.next() else { return };
+            self.source = Some(source);
+            let tasks = self.tasks.clone();
+            self.starting = Some(Box::pin(async move { tasks.spawn(work).await }));
         }
     }
 
     fn n_running(&self) -> usize {
-        self.slots.iter().filter(|slot| matches!(slot, Slot::Running(..))).count()
+        self.slots.iter().filter(|slot| !matches!(slot, Slot::Done(_))).count()
     }
 
-    /// A result whose turn it is: `None` if there will be no more, `Some(None)` if none is there
-    /// yet.
-    #[expect(clippy::option_option, reason = "the two absences differ, and only `next` sees them")]
-    fn take_done(&mut self) -> Option<Option<Result<T, TaskError>>> {
-        let at = if self.options.ordered {
-            self.slots.front().map(|slot| matches!(slot, Slot::Done(_)))?.then_some(0)
-        } else {
-            let done = self.slots.iter().position(|slot| matches!(slot, Slot::Done(_)));
-            self.slots.front()?;
-            done
-        };
-        match at.and_then(|at| self.slots.remove(at)) {
-            Some(Slot::Done(result)) => Some(Some(result)),
-            Some(running @ Slot::Running(..)) => {
-                self.slots.push_front(running);
-                Some(None)
-            }
-            None => Some(None),
-        }
+    /// Where the next result is, if it is there.
+    fn whose_turn(&self) -> Option<usize> {
+        let candidates = if self.options.ordered { 1 } else { self.slots.len() };
+        self.slots.iter().take(candidates).position(|slot| matches!(slot, Slot::Done(_)))
     }
 
     /// Waits until one more task is done or out of time.
@@ -154,15 +180,15 @@ impl<T: Send + 'static> TaskStream<T> {
                 .iter_mut()
                 .enumerate()
                 .filter_map(|(at, slot)| match slot {
-                    Slot::Running(task, deadline) => {
-                        Some((at, Box::pin(task.poll_join(*deadline))))
+                    Slot::Running(task, deadline) | Slot::TimedOut(task, deadline) => {
+                        Some((at, Box::pin(task.ended_by(*deadline))))
                     }
                     Slot::Done(_) => None,
                 })
                 .collect();
             poll_fn(|cx| {
-                for (at, join) in &mut waiting {
-                    if let Poll::Ready(result) = join.as_mut().poll(cx) {
+                for (at, end) in &mut waiting {
+                    if let Poll::Ready(result) = end.as_mut().poll(cx) {
                         return Poll::Ready((*at, result));
                     }
                 }
@@ -170,27 +196,36 @@ impl<T: Send + 'static> TaskStream<T> {
             })
             .await
         };
-        if let Some(slot) = self.slots.get_mut(at) {
-            if let (Slot::Running(task, _), Err(TaskError::Timeout)) = (&mut *slot, &result) {
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        let timed_out = Slot::Done(Err(TaskError::Timeout));
+        *slot = match (std::mem::replace(slot, timed_out), result) {
+            (Slot::Running(task, _), Err(TaskError::Timeout)) => {
                 task.kill();
-                task.gone().await;
+                Slot::TimedOut(task, later(Instant::now(), GIVE_UP))
             }
-            *slot = Slot::Done(result);
+            // Late is late, whatever came of it.
+            (Slot::TimedOut(..), _) => Slot::Done(Err(TaskError::Timeout)),
+            (Slot::Running(..) | Slot::Done(_), result) => Slot::Done(result),
+        };
+    }
+
+    /// Kills all tasks and forgets all results.
+    fn kill_all(&mut self) {
+        self.source = None;
+        for slot in self.slots.drain(..) {
+            if let Slot::Running(task, _) | Slot::TimedOut(task, _) = slot {
+                task.kill();
+                self.ending.push(task);
+            }
         }
     }
 
-    async fn close_running(&mut self) {
-        self.source = None;
-        let mut slots = std::mem::take(&mut self.slots);
-        for slot in &slots {
-            if let Slot::Running(task, _) = slot {
-                task.kill();
-            }
-        }
-        for slot in &mut slots {
-            if let Slot::Running(task, _) = slot {
-                task.gone().await;
-            }
+    async fn all_ended(&mut self) {
+        let deadline = later(Instant::now(), GIVE_UP);
+        while let Some(task) = self.ending.last_mut() {
+            // An error: it is left alone.
+            let _given_up = timeout_at(deadline, task.monitor.down()).await;
+            self.ending.pop();
         }
     }
 }

@@ -109,6 +109,8 @@ pub(crate) async fn run(
         }
         if let Some(key) = driver.retries.pop_front() {
             // OTP's supervisor sends itself a message here: whatever waits by now comes first.
+            // Twice, because a wake that is under way already uses up the first.
+            tokio::task::yield_now().await;
             tokio::task::yield_now().await;
             if control.stop.is_cancelled() && !told_to_stop {
                 told_to_stop = true;
@@ -142,7 +144,6 @@ pub(crate) async fn run(
                 told_to_stop = true;
                 driver.step(Input::Shutdown);
             }
-            // Before the ends: who ended has been ready before.
             Some((key, incarnation)) = ready(&mut driver.starting) => {
                 driver.step(Input::Ready(key, incarnation));
             }
@@ -209,9 +210,11 @@ impl Driver<'_> {
             };
             running.tell.send_replace(Some(exit));
         }
-        if self.starting.as_ref().is_some_and(|(of, which, _)| (*of, *which) == (key, incarnation))
+        let is_it = |starting: &mut (_, _, _)| (starting.0, starting.1) == (key, incarnation);
+        if let Some((.., mut acknowledged)) = self.starting.take_if(is_it)
+            && acknowledged.try_recv().is_ok()
         {
-            self.starting = None;
+            self.step(Input::Ready(key, incarnation)); // who ended has been ready before
         }
         self.step(Input::Ended(key, incarnation, end));
     }
@@ -341,8 +344,14 @@ fn body(spec: &ChildSpec, ctx: Ctx, control: Control, grace: Duration) -> BoxFut
         // in the child's task.
         Body::Worker(make) => {
             let (make, own) = (Arc::clone(make), ctx.clone());
-            let future =
-                Box::pin(async move { if is_wanted() { make(own).await } else { End::Ignored } });
+            let future = Box::pin(async move {
+                if !is_wanted() {
+                    return End::Ignored;
+                }
+                let future = make(own);
+                drop(make); // a temporary child's arguments are not kept while it runs
+                future.await
+            });
             Box::pin(incarnation::run(future, ctx, control, limits))
         }
         Body::Once(once) => {

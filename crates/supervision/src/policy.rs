@@ -105,6 +105,9 @@ pub struct Backoff {
     pub max: Duration,
 }
 
+/// From this restart on, all waits are the same: the factor has grown as far as it does.
+const GROWING: usize = 34;
+
 impl Backoff {
     /// The wait before the `n`-th restart within the period, counted from 1.
     pub(crate) fn before(&self, n: usize) -> Duration {
@@ -114,6 +117,15 @@ impl Backoff {
         let doublings = u32::try_from(n - 2).unwrap_or(u32::MAX);
         let factor = 2_u32.checked_pow(doublings).unwrap_or(u32::MAX);
         self.first.saturating_mul(factor).min(self.max)
+    }
+
+    /// The sum of the waits before the first `n` restarts.
+    fn before_all(&self, n: usize) -> Duration {
+        let growing = n.min(GROWING);
+        let sum =
+            (1..=growing).map(|n| self.before(n)).fold(Duration::ZERO, Duration::saturating_add);
+        let rest = u32::try_from(n - growing).unwrap_or(u32::MAX);
+        sum.saturating_add(self.before(GROWING).saturating_mul(rest))
     }
 }
 
@@ -197,13 +209,18 @@ impl SupervisorPolicy {
             }
             self.check_child(child)?;
         }
+        if let Structure::Dynamic { max_children } = self.structure
+            && ids.len() > max_children
+        {
+            return Err(SpecError::MaxChildren(max_children));
+        }
         Ok(())
     }
 
     /// Refuses a child that can't be supervised as written.
     pub fn check_child(&self, child: &ChildPolicy) -> Result<(), SpecError> {
         let id = || child.id.to_string();
-        if child.id.is_empty() || child.id.contains('/') {
+        if !is_name(&child.id) {
             return Err(SpecError::Id(id()));
         }
         if child.significant && child.restart == Restart::Permanent {
@@ -215,17 +232,22 @@ impl SupervisorPolicy {
         if child.firewall.is_some() && child.kind == ChildKind::Worker {
             return Err(SpecError::FirewalledWorker(id()));
         }
+        if child.firewall.is_some() && child.restart == Restart::Temporary {
+            return Err(SpecError::FirewalledTemporary(id()));
+        }
         if let Some(backoff) = child.backoff {
-            let waits: Duration = (1..=self.intensity)
-                .map(|n| backoff.before(n))
-                .try_fold(Duration::ZERO, Duration::checked_add)
-                .unwrap_or(Duration::MAX);
+            let waits = backoff.before_all(self.intensity);
             if waits > self.period {
                 return Err(SpecError::BackoffNeverMelts { id: id(), waits, period: self.period });
             }
         }
         Ok(())
     }
+}
+
+/// Whether this can stand in a path.
+pub(crate) fn is_name(id: &str) -> bool {
+    !id.is_empty() && !id.contains('/')
 }
 
 /// Why a tree can't be built as written. Nothing was started.
@@ -250,6 +272,12 @@ pub enum SpecError {
     /// A firewall around a worker.
     #[error("`{0}` is a worker: only a supervisor can stand behind a firewall")]
     FirewalledWorker(String),
+    /// A firewall around a child that never comes back.
+    #[error("`{0}` is temporary: it wouldn't come back from behind its firewall")]
+    FirewalledTemporary(String),
+    /// A dynamic supervisor that starts with more children than it may have.
+    #[error("a dynamic supervisor starts with more children than its {0}")]
+    MaxChildren(usize),
     /// The waits are so long that the restarts never add up to a meltdown.
     #[error(
         "the back-off of `{id}` waits {waits:?} in all, longer than the period of {period:?}: the supervisor would never melt down"

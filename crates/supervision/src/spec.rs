@@ -440,12 +440,26 @@ impl SupervisorSpec {
                 (Stop::Wait, Body::Supervisor(spec, _)) => return spec.stop_bound(),
                 (Stop::Wait, Body::Worker(_) | Body::Once(_) | Body::Spent) => return None,
             };
-            Some(own.saturating_add(self.policy.kill_grace))
+            let grace = match &child.body {
+                Body::Supervisor(spec, _) => spec.kill_bound(),
+                Body::Worker(_) | Body::Once(_) | Body::Spent => self.policy.kill_grace,
+            };
+            Some(own.saturating_add(grace))
         });
         bounds.into_iter().try_fold(Duration::ZERO, |sum, bound| {
             let bound = bound?;
             Some(if self.policy.is_dynamic() { sum.max(bound) } else { sum.saturating_add(bound) })
         })
+    }
+
+    /// The longest that killing the whole tree may take: all at once, each for the grace that its
+    /// own supervisor gives it.
+    fn kill_bound(&self) -> Duration {
+        let below = self.children.iter().filter_map(|child| match &child.body {
+            Body::Supervisor(spec, _) => Some(spec.kill_bound()),
+            Body::Worker(_) | Body::Once(_) | Body::Spent => None,
+        });
+        below.fold(self.policy.kill_grace, Duration::max)
     }
 
     /// Starts the tree and returns when all children are up. If one fails to start, those before

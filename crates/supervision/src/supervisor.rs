@@ -4,7 +4,7 @@ use crate::address::{Address, CallError, ChildRef, Mailbox, Reply, Slot};
 use crate::core::{AdminError, Answer, ChildInfo, Command, Count};
 use crate::driver::{self, SupervisorEnd};
 use crate::incarnation::Control;
-use crate::policy::{ChildPolicy, SpecError, SupervisorPolicy};
+use crate::policy::{ChildPolicy, SpecError, SupervisorPolicy, is_name};
 use crate::spec::{ChildSpec, SupervisorSpec};
 use crate::{Counters, Ctx, Emitter, Exit, TracingObserver, TreePath, later};
 use std::fmt;
@@ -242,6 +242,9 @@ pub struct Root {
 impl Root {
     #[expect(clippy::disallowed_methods, reason = "a root has no scope above it to run in")]
     pub(crate) async fn start(mut spec: SupervisorSpec, id: &str) -> Result<Self, StartError> {
+        if !is_name(id) {
+            return Err(SpecError::Id(id.to_owned()).into());
+        }
         spec.check()?;
         let observer = spec.observer.take().unwrap_or_else(|| Arc::new(TracingObserver));
         let emitter = Emitter::new(TreePath::root(id), observer);
@@ -270,13 +273,13 @@ impl Root {
             let end = driver::run(spec, &ctx, &control, inbox).await;
             // A supervisor's own scope is empty.
             drop(ctx.close(Duration::ZERO).await);
-            whole.gone();
             let exit = match &end {
                 SupervisorEnd::StartFailed { exit, .. } | SupervisorEnd::Exited(exit) => {
                     exit.clone()
                 }
             };
             tell_monitors.send_replace(Some(exit.clone()));
+            whole.gone();
             tell.send_replace(Some(Outcome { exit, unkillable: emitter.unkillable() }));
             // Nobody listens once the start is acknowledged.
             drop(tell_end.send(end));

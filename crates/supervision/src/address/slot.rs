@@ -58,6 +58,11 @@ impl Status {
         self.incarnation
     }
 
+    /// Whether its incarnation hasn't ended, nor been given up.
+    fn is_alive(&self) -> bool {
+        self.down.borrow().is_none() && self.down.has_changed().is_ok()
+    }
+
     /// Why a message can't be delivered to a child in this state.
     pub(super) fn unavailable(&self) -> SendError {
         match self.state {
@@ -117,7 +122,7 @@ impl Slot {
     ) -> Option<watch::Sender<Option<Exit>>> {
         let (tell, down) = watch::channel(None);
         let begun = self.status.send_if_modified(|status| {
-            if status.down.borrow().is_none() && status.down.has_changed().is_ok() {
+            if status.is_alive() {
                 return false;
             }
             status.incarnation = incarnation;
@@ -132,10 +137,17 @@ impl Slot {
         begun.then_some(tell)
     }
 
+    /// What the child is doing now. An incarnation that is alive is neither down nor waited for:
+    /// who says so is another supervisor, which was refused this spec because it runs already.
     pub(crate) fn publish(&self, state: ChildState) {
-        self.status.send_modify(|status| {
+        self.status.send_if_modified(|status| {
+            let is_there = matches!(state, ChildState::Up | ChildState::Stopping);
+            if !is_there && status.is_alive() {
+                return false;
+            }
             status.state = state;
             status.since = Instant::now();
+            true
         });
     }
 
@@ -150,14 +162,18 @@ impl Slot {
         });
     }
 
-    /// The child is gone for good.
+    /// The child is gone for good, unless it runs under another supervisor.
     pub(crate) fn gone(&self) {
-        self.status.send_modify(|status| {
+        self.status.send_if_modified(|status| {
+            if status.is_alive() {
+                return false;
+            }
             if status.state != ChildState::Down {
                 status.state = ChildState::Down;
                 status.since = Instant::now();
             }
             status.gone = true;
+            true
         });
     }
 }

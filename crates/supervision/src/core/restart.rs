@@ -150,5 +150,5 @@ fn jittered(wait: Duration, key: ChildKey, n: usize) -> Duration {
     use std::hash::BuildHasher as _;
     let hash = rustc_hash::FxBuildHasher.hash_one((key, n));
     let share = u32::try_from(hash >> 48).unwrap_or(0); // 0..65536
-    wait.saturating_sub(wait / 4 * share / (1 << 16))
+    wait.saturating_sub((wait / 4).saturating_mul(share) / (1 << 16))
 }

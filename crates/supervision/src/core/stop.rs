@@ -2,7 +2,7 @@
 
 use super::timers::Timer;
 use super::{Action, Answer, ChildKey, ChildState, Core, Op, Phase, Then};
-use crate::policy::{ChildPolicy, Restart, Stop};
+use crate::policy::{ChildKind, ChildPolicy, Restart, Stop};
 use crate::{EventKind, Exit, later};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -82,7 +82,11 @@ impl<P> Core<P> {
     }
 
     pub(super) fn kill_child(&mut self, now: Instant, key: ChildKey, out: &mut Vec<Action<P>>) {
-        self.timers.arm(key, later(now, self.policy.kill_grace), Timer::KillGrace);
+        let Some(child) = self.children.get(&key) else { return };
+        // A supervisor gives up its own children after their grace, so it always ends.
+        if child.policy.kind == ChildKind::Worker {
+            self.timers.arm(key, later(now, self.policy.kill_grace), Timer::KillGrace);
+        }
         out.push(Action::Kill(key));
     }
 
@@ -100,7 +104,7 @@ impl<P> Core<P> {
         let id = Some(Arc::clone(&child.policy.id));
         let incarnation = child.incarnation;
         let expected = match &exit {
-            Exit::Shutdown => true,
+            Exit::Shutdown | Exit::Meltdown => true,
             Exit::Killed => stop == Stop::Kill || self.killed,
             exit => !exit.is_abnormal() && restart != Restart::Permanent,
         };
@@ -119,11 +123,19 @@ impl<P> Core<P> {
         }
         self.phase = Phase::Stopping;
         let all: Vec<_> = self.children.keys().copied().collect();
-        // Whoever was told to stop already goes on doing so, and is not told again.
-        let current = match self.op.take() {
+        // Whoever was told to stop already goes on doing so, and is not told again. Whoever is being
+        // started is told first: nobody waits for its start any longer.
+        let mut current = match self.op.take() {
             Some(Op::Stop { current, .. }) => current,
             Some(Op::Start { .. }) | None => BTreeSet::new(),
         };
+        let starting =
+            all.iter().copied().find(|key| self.state(*key) == Some(ChildState::Starting));
+        if let Some(key) = starting
+            && self.stop(now, key, out)
+        {
+            current.insert(key);
+        }
         let waiting = all.into_iter().filter(|key| !current.contains(key)).collect();
         self.op = Some(Op::Stop { current, waiting, then: Then::End(exit) });
         self.stop_next(now, out);
@@ -140,6 +152,7 @@ impl<P> Core<P> {
         for key in self.children.keys().copied().collect::<Vec<_>>() {
             let Some(child) = self.children.get_mut(&key) else { continue };
             if !child.is_alive() {
+                self.put_down(now, key, out);
                 continue;
             }
             if let Some(exit) = child.gone.take() {

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use timers::{Timer, Timers};
 use tokio::time::Instant;
-use window::Window;
+pub(crate) use window::Window;
 
 /// Names a child within its supervisor. Never given twice, and later children have larger keys, so
 /// that the order of keys is the order of starts.

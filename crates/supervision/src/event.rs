@@ -152,6 +152,9 @@ pub enum EventKind {
     },
     /// A thread of a pool didn't come back by its job's deadline and its grace, and is given up.
     ThreadLost,
+    /// The job of a thread that was given up came to its end after all, and the thread works again,
+    /// if its pool still does.
+    ThreadBack,
 
     /// A breaker opened: calls are refused.
     Opened {
@@ -191,6 +194,7 @@ impl EventKind {
             | Self::CheckedOut { .. }
             | Self::Overflow { .. }
             | Self::CheckoutTimeout
+            | Self::ThreadBack
             | Self::HalfOpen
             | Self::Closed
             | Self::Rejected => false,
@@ -224,6 +228,7 @@ impl fmt::Display for EventKind {
             Self::CheckoutTimeout => f.write_str("checkout timed out"),
             Self::WorkerReplaced { exit } => write!(f, "worker replaced ({exit})"),
             Self::ThreadLost => f.write_str("thread lost"),
+            Self::ThreadBack => f.write_str("thread back"),
             Self::Opened { failures } => write!(f, "opened after {failures} failures"),
             Self::HalfOpen => f.write_str("half-open"),
             Self::Closed => f.write_str("closed"),
@@ -269,7 +274,7 @@ pub struct Counters {
     pub meltdowns: AtomicU64,
     /// Times a subsystem fell behind its firewall.
     pub degradations: AtomicU64,
-    /// Incarnations and threads that outlived their kill.
+    /// Incarnations and threads that outlived their kill, without the threads that came back.
     pub unkillable: AtomicU64,
     /// Calls that a full pool or an open breaker refused.
     pub refusals: AtomicU64,
@@ -285,6 +290,10 @@ impl Observer for Counters {
             EventKind::Meltdown { .. } => &self.meltdowns,
             EventKind::Degraded { .. } => &self.degradations,
             EventKind::Unkillable { .. } | EventKind::ThreadLost => &self.unkillable,
+            EventKind::ThreadBack => {
+                self.unkillable.fetch_sub(1, Ordering::Relaxed);
+                return;
+            }
             EventKind::Full | EventKind::Rejected => &self.refusals,
             _ => return,
         };

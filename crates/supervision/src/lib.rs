@@ -128,6 +128,7 @@ mod incarnation;
 mod lint;
 mod partition;
 mod policy;
+mod pool;
 mod probe;
 mod registry;
 mod service;
@@ -160,6 +161,11 @@ pub use partition::{NoPartition, PartitionSupervisor, ResizeError};
 pub use policy::{
     AutoShutdown, Backoff, ChildKind, ChildPolicy, Restart, SpecError, Stop, Strategy, Structure,
     SupervisorPolicy,
+};
+pub use pool::{
+    CpuConfig, CpuError, CpuPool, CpuStatus, Executor, Inline, Job, Lane, Order, Pool, PoolConfig,
+    PoolConfigError, PoolError, PoolState, PoolStatus, Process, ProcessError, ProcessRequest,
+    ProcessSpec, Threads, Worker,
 };
 pub use probe::{Fault, Point, Probe};
 pub use registry::{NameTaken, Registry};

@@ -12,7 +12,7 @@ use astscope_supervision::{
     AdminError, ChildSpec, Ctx, Exit, Fault, Observer, OnTimeout, Point, Probe, Recorder, Restart,
     Root, Strategy, StreamOptions, SupervisorSpec, Task, TaskError, TaskStream, TaskSupervisor,
 };
-use stage::settle;
+use stage::{Stage, settle};
 use std::future::{Future, pending};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -303,6 +303,26 @@ async fn tasks_end_with_their_supervisor_and_a_new_one_takes_new_ones() {
     assert_eq!(task.join(secs(1)).await, Err(TaskError::Exited(Exit::Shutdown)));
     root.supervisor().restart_child("tasks").await.unwrap();
     assert_eq!(tasks.spawn(async { 1 }).await.unwrap().join(secs(1)).await, Ok(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_ends_at_once_was_started_also_while_a_sibling_is_tried_again() {
+    let stage = Stage::new();
+    let root = SupervisorSpec::new(Strategy::OneForOne).child(stage.worker("a"));
+    let root = stage.start(root).await;
+    // The request waits for the restart of `a`, which fails and is to be tried again after it.
+    stage.hold("a");
+    stage.fail("a", 1);
+    stage.crash("a").await;
+    let start = root.supervisor().start_child(ChildSpec::once("b", |_| async { Ok(()) }));
+    let release = async {
+        settle().await;
+        stage.release("a");
+    };
+    let (started, ()) = tokio::join!(start, release);
+    let task = started.unwrap().unwrap();
+    assert_eq!(task.monitor().down().await, Exit::Normal);
+    root.shutdown().await;
 }
 
 // ── streams ─────────────────────────────────────────────────────────────────────────────────────

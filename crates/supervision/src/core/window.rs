@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 /// The restarts of one supervisor within its period.
 #[derive(Clone, Debug)]
-pub(super) struct Window {
+pub(crate) struct Window {
     intensity: usize,
     period: Duration,
     /// Oldest first. At most `intensity + 1`: one more than that ends the supervisor.
@@ -17,12 +17,12 @@ pub(super) struct Window {
 }
 
 impl Window {
-    pub(super) fn new(intensity: usize, period: Duration) -> Self {
+    pub(crate) fn new(intensity: usize, period: Duration) -> Self {
         Self { intensity, period, restarts: VecDeque::new() }
     }
 
     /// Counts a restart. `false` if it is one too many.
-    pub(super) fn charge(&mut self, now: Instant) -> bool {
+    pub(crate) fn charge(&mut self, now: Instant) -> bool {
         while self.restarts.front().is_some_and(|at| now.duration_since(*at) > self.period) {
             self.restarts.pop_front();
         }

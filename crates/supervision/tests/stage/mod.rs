@@ -21,6 +21,8 @@ pub(crate) struct Stage(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
+    /// Workers are known by their paths below the root, since their ids aren't unique.
+    by_path: bool,
     log: Mutex<Vec<String>>,
     actors: Mutex<BTreeMap<String, Actor>>,
 }
@@ -43,6 +45,19 @@ struct Actor {
 impl Stage {
     pub(crate) fn new() -> Self {
         Self::default()
+    }
+
+    /// One for trees in which several workers have the same id: whoever is told something, or
+    /// stands in the log, is named by his path below the root.
+    pub(crate) fn by_path() -> Self {
+        Self(Arc::new(Inner { by_path: true, ..Inner::default() }))
+    }
+
+    fn name(&self, ctx: &Ctx) -> String {
+        match ctx.path().as_str().split_once('/') {
+            Some((_, path)) if self.0.by_path => path.to_owned(),
+            _ => ctx.id().to_string(),
+        }
     }
 
     /// A worker that plays here.
@@ -156,7 +171,7 @@ impl Service for Player {
     type Message = ();
 
     async fn init(stage: Stage, ctx: &Ctx) -> Result<Init<Self>, Exit> {
-        let id = ctx.id();
+        let id = &stage.name(ctx);
         stage.line(format!("init {id}"));
         let held = stage.actor(id, |actor| {
             actor.exit.send_replace(None);
@@ -179,7 +194,8 @@ impl Service for Player {
 
     async fn run(self, _: Mailbox<()>, ctx: Ctx) -> Result<(), Exit> {
         let Self(stage) = self;
-        let mut exit = stage.actor(ctx.id(), |actor| actor.exit.subscribe());
+        let id = stage.name(&ctx);
+        let mut exit = stage.actor(&id, |actor| actor.exit.subscribe());
         let mut told = false;
         loop {
             tokio::select! {
@@ -189,9 +205,9 @@ impl Service for Player {
                 }
                 () = ctx.stopping(), if !told => {
                     told = true;
-                    stage.line(format!("stop {}", ctx.id()));
+                    stage.line(format!("stop {id}"));
                     let (stubborn, how) =
-                        stage.actor(ctx.id(), |actor| (actor.stubborn, actor.on_stop.clone()));
+                        stage.actor(&id, |actor| (actor.stubborn, actor.on_stop.clone()));
                     if !stubborn {
                         return how.map_or(Ok(()), Err);
                     }

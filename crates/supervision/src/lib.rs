@@ -77,7 +77,9 @@
 //! # }
 //! ```
 //! Each kind of supervisor has its example: [`SupervisorSpec`], [`DynamicSupervisor`],
-//! [`PartitionSupervisor`], [`TaskSupervisor`].
+//! [`PartitionSupervisor`], [`TaskSupervisor`], and pools of three kinds of workers theirs:
+//! [`Pool`], [`CpuPool`], [`Process`]. `examples/supervised_service.rs` is a small program that fails
+//! on purpose.
 //!
 //! # Who is restarted
 //! | exit | permanent | transient | temporary |
@@ -101,8 +103,8 @@
 //! - **A thread can't be killed.** A child is killed at its next await. A loop that has none, a
 //!   blocking call, foreign code that hangs: after the grace it is reported as unkillable and no
 //!   longer waited for, and its [`Lease`]s are void; but it still runs, and
-//!   [`Outcome::unkillable`] tells the process to end itself. Give such work a [`Checkpoint`], or
-//!   run it in a process of its own, which can be killed.
+//!   [`Outcome::unkillable`] tells the process to end itself. Give such work a [`Checkpoint`], or or
+//!   run it in a process of its own ([`ProcessSpec`]), which can be killed.
 //! - **An abort isn't a panic.** A stack overflow, an abort or a fatal signal ends the process.
 //!   `panic = "abort"` would end it at each panic, so this crate doesn't compile with it.
 //! - **Health isn't life.** A service that answers nonsense is up. [`Health`] finds those that are

@@ -22,6 +22,7 @@
 mod core;
 mod cpu;
 mod desk;
+mod door;
 mod frame;
 mod jobs;
 mod keeper;
@@ -32,7 +33,8 @@ pub use cpu::{CpuConfig, CpuError, CpuPool, CpuStatus};
 pub use process::{Process, ProcessError, ProcessRequest, ProcessSpec};
 pub use threads::{Executor, Inline, Job, Lane, Threads};
 
-use self::desk::{Door, Lease};
+use self::desk::Lease;
+use self::door::Door;
 use self::keeper::{Keeper, Plan};
 use crate::{
     Address, CallError, ChildSpec, Reply, Service, SpecError, Stop, Strategy, Supervisor,

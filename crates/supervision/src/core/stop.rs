@@ -66,7 +66,9 @@ impl<P> Core<P> {
             self.on_stopped(now, key, exit, out);
             return false;
         }
-        let (stop, incarnation) = (child.policy.stop, child.incarnation);
+        // One whose start has timed out is being killed already.
+        let stop = if child.timed_out { Stop::Kill } else { child.policy.stop };
+        let incarnation = child.incarnation;
         let id = Some(Arc::clone(&child.policy.id));
         self.set(now, key, ChildState::Stopping, out);
         out.push(Action::Emit(id, EventKind::Stopping { incarnation }));

@@ -4,7 +4,8 @@
 //! for any other [`Pool`](super::Pool), without overflow. What differs is the end: the worker is
 //! checked in by its job when that is done, not by its caller when it has no more use for it.
 
-use super::desk::{AskDesk, Desk, Door, Lease, Order as DeskOrder};
+use super::desk::{Desk, Errand, Lease};
+use super::door::{AskDesk, Door};
 use super::jobs::{JobId, Jobs};
 use super::threads::{Executor, Lane};
 use super::{Order, PoolConfig, PoolConfigError, PoolError};
@@ -249,8 +250,8 @@ impl Service for Warden {
             closing.close();
             last.give_up_all();
         });
-        for order in desk.take_orders() {
-            if let DeskOrder::Start(key) = order {
+        for errand in desk.take_errands() {
+            if let Errand::Start(key) = errand {
                 let lane = executor.lane(&format!("{}-{}", ctx.id(), key.0))?;
                 desk.started(key, Thread { lane, jobs: Arc::clone(&jobs) });
             }

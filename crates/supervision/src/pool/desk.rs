@@ -3,12 +3,11 @@
 //! A lock, and not a mailbox, because returning a worker happens in a `drop`, which can neither
 //! wait for room in a bounded mailbox nor fail; and because who returns a worker and asks for one
 //! next must find it there. Under the lock is only the core's own code, which never waits.
-//! What takes time, starting and stopping workers, is left as orders for the pool's service.
+//! What takes time, starting and stopping workers, is left as errands for the pool's service.
 
 use super::core::{Action, Core, Input, Ticket, WorkerKey};
 use super::{PoolConfig, PoolError, PoolStatus};
-use crate::{Address, CallError, Emitter, EventKind, Exit, Reply};
-use arc_swap::ArcSwapOption;
+use crate::{Emitter, EventKind, Exit};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,8 +17,8 @@ use tokio::time::{Instant, timeout_at};
 /// One incarnation's desk. `T` is what a borrower needs of a worker.
 pub(super) struct Desk<T> {
     state: Mutex<State<T>>,
-    /// Says that there are orders.
-    ordered: Notify,
+    /// Says that there are errands.
+    sent: Notify,
     emitter: Emitter,
 }
 
@@ -27,7 +26,7 @@ struct State<T> {
     core: Core,
     workers: FxHashMap<WorkerKey, Arc<T>>,
     callers: FxHashMap<Ticket, oneshot::Sender<Answer<T>>>,
-    orders: Vec<Order>,
+    errands: Vec<Errand>,
     last_ticket: Ticket,
     closed: bool,
 }
@@ -37,7 +36,7 @@ type Answer<T> = Option<Lease<T>>;
 
 /// What the pool's service is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
+pub(super) enum Errand {
     /// Start a worker, and tell when it is [there](Desk::started) and when it is
     /// [gone](Desk::ended).
     Start(WorkerKey),
@@ -48,17 +47,17 @@ pub(super) enum Order {
 }
 
 impl<T> Desk<T> {
-    /// A desk without workers, whose first orders are to start them.
+    /// A desk without workers, whose first errands are to start them.
     pub(super) fn open(config: PoolConfig, emitter: Emitter) -> Arc<Self> {
         let state = State {
             core: Core::new(config),
             workers: FxHashMap::default(),
             callers: FxHashMap::default(),
-            orders: Vec::new(),
+            errands: Vec::new(),
             last_ticket: 0,
             closed: false,
         };
-        let desk = Arc::new(Self { state: Mutex::new(state), ordered: Notify::new(), emitter });
+        let desk = Arc::new(Self { state: Mutex::new(state), sent: Notify::new(), emitter });
         desk.step(Input::Open);
         desk
     }
@@ -84,21 +83,21 @@ impl<T> Desk<T> {
     }
 
     /// What is to be done by now.
-    pub(super) fn take_orders(&self) -> Vec<Order> {
-        std::mem::take(&mut self.lock().orders)
+    pub(super) fn take_errands(&self) -> Vec<Errand> {
+        std::mem::take(&mut self.lock().errands)
     }
 
     /// Waits until something is to be done. Has no deadline.
     ///
     /// # Cancel safety
-    /// No order is lost when the future is dropped.
-    pub(super) async fn orders(&self) -> Vec<Order> {
+    /// No errand is lost when the future is dropped.
+    pub(super) async fn errands(&self) -> Vec<Errand> {
         loop {
-            let orders = self.take_orders();
-            if !orders.is_empty() {
-                return orders;
+            let errands = self.take_errands();
+            if !errands.is_empty() {
+                return errands;
             }
-            self.ordered.notified().await;
+            self.sent.notified().await;
         }
     }
 
@@ -159,7 +158,7 @@ impl<T> Desk<T> {
         let (callers, workers) = {
             let mut state = self.lock();
             state.closed = true;
-            state.orders.clear();
+            state.errands.clear();
             (std::mem::take(&mut state.callers), std::mem::take(&mut state.workers))
         };
         drop((callers, workers)); // which runs code of others
@@ -177,8 +176,8 @@ impl<T> Desk<T> {
             for event in effects.events.drain(..) {
                 self.emitter.emit(event);
             }
-            if effects.ordered {
-                self.ordered.notify_one();
+            if effects.sends {
+                self.sent.notify_one();
             }
             let Some((caller, answer)) = effects.answers.pop_front() else { return };
             // A caller that left at this moment: its worker goes back. Not by being dropped,
@@ -188,13 +187,13 @@ impl<T> Desk<T> {
                 let more = self.take_effects(|_| Input::CheckIn(lease.key));
                 effects.events.extend(more.events);
                 effects.answers.extend(more.answers);
-                effects.ordered = more.ordered;
+                effects.sends = more.sends;
             }
         }
     }
 
     fn take_effects(self: &Arc<Self>, change: impl FnOnce(&mut State<T>) -> Input) -> Effects<T> {
-        let mut effects = Effects { events: Vec::new(), answers: VecDeque::new(), ordered: false };
+        let mut effects = Effects { events: Vec::new(), answers: VecDeque::new(), sends: false };
         let mut state = self.lock();
         if state.closed {
             return effects;
@@ -204,9 +203,9 @@ impl<T> Desk<T> {
         state.core.step(Instant::now(), input, &mut actions);
         for action in actions {
             match action {
-                Action::Start(key) => state.orders.push(Order::Start(key)),
-                Action::Stop(key) => state.orders.push(Order::Stop(key)),
-                Action::Fail => state.orders.push(Order::Fail),
+                Action::Start(key) => state.errands.push(Errand::Start(key)),
+                Action::Stop(key) => state.errands.push(Errand::Stop(key)),
+                Action::Fail => state.errands.push(Errand::Fail),
                 Action::Emit(event) => effects.events.push(event),
                 Action::Refuse(ticket) => {
                     effects.answers.extend(state.callers.remove(&ticket).map(|to| (to, None)));
@@ -219,7 +218,7 @@ impl<T> Desk<T> {
                 }
             }
         }
-        effects.ordered = !state.orders.is_empty();
+        effects.sends = !state.errands.is_empty();
         effects
     }
 
@@ -232,7 +231,7 @@ impl<T> Desk<T> {
 struct Effects<T> {
     events: Vec<EventKind>,
     answers: VecDeque<(oneshot::Sender<Answer<T>>, Answer<T>)>,
-    ordered: bool,
+    sends: bool,
 }
 
 /// A caller's place in the queue, given up when it is dropped.
@@ -270,72 +269,6 @@ impl<T> Drop for Lease<T> {
     }
 }
 
-/// The way to whichever desk is open: what a handle of a pool holds across restarts.
-pub(super) struct Door<T> {
-    /// Of the pool's service.
-    address: Address<AskDesk<T>>,
-    current: ArcSwapOption<Desk<T>>,
-}
-
-/// What a pool's service can be asked: for its desk.
-pub(super) struct AskDesk<T>(pub(super) Reply<Arc<Desk<T>>>);
-
-/// Callers that ask at the same moment, after a restart; further ones wait for room.
-const DOOR_MAILBOX: usize = 64;
-
-impl<T: Send + Sync + 'static> Door<T> {
-    pub(super) fn new(id: impl Into<Arc<str>>) -> Arc<Self> {
-        let address = Address::new(id, DOOR_MAILBOX);
-        Arc::new(Self { address, current: ArcSwapOption::const_empty() })
-    }
-
-    /// The address of the pool's service.
-    pub(super) fn address(&self) -> &Address<AskDesk<T>> {
-        &self.address
-    }
-
-    /// From now on this desk is the one to go to.
-    pub(super) fn lead_to(&self, desk: &Arc<Desk<T>>) {
-        self.current.store(Some(Arc::clone(desk)));
-    }
-
-    pub(super) fn desk(&self) -> Option<Arc<Desk<T>>> {
-        self.current.load_full()
-    }
-
-    /// Takes a worker. Who queues also waits for a pool that is being restarted, and joins the
-    /// queue of its next incarnation when the one it waits in ends.
-    pub(super) async fn checkout(
-        &self,
-        deadline: Instant,
-        queues: bool,
-    ) -> Result<Lease<T>, PoolError> {
-        let mut desk = self.desk();
-        loop {
-            if let Some(desk) = desk.take()
-                && let Some(answer) = desk.checkout(deadline, queues).await
-            {
-                return answer;
-            }
-            let within = deadline.saturating_duration_since(Instant::now());
-            let asked = if queues {
-                self.address.call(within, AskDesk).await
-            } else {
-                self.address.call_now(within, AskDesk).await
-            };
-            match asked {
-                Ok(open) => desk = Some(open),
-                Err(CallError::Died) => {} // and its successor is asked next
-                Err(CallError::Down) => return Err(PoolError::Down),
-                Err(CallError::Gone) => return Err(PoolError::Gone),
-                Err(CallError::Restarting | CallError::Overloaded | CallError::Timeout) => {
-                    return Err(PoolError::Restarting);
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -346,12 +279,12 @@ mod tests {
             size: n_workers,
             max_overflow: 0,
             queue: 1000,
-            order: super::super::Order::Lifo,
+            order: crate::Order::Lifo,
             deaths: None,
         };
         let desk = Desk::open(config, Emitter::new(TreePath::root("desk"), Recorder::new()));
-        for order in desk.take_orders() {
-            if let Order::Start(key) = order {
+        for errand in desk.take_errands() {
+            if let Errand::Start(key) = errand {
                 desk.started(key, key.0);
             }
         }

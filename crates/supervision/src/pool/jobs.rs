@@ -40,6 +40,13 @@ struct Entry {
     lost: bool,
 }
 
+impl Running {
+    /// Jobs that aren't given up.
+    fn n_hoped_for(&self) -> usize {
+        self.jobs.values().filter(|job| !job.lost).count()
+    }
+}
+
 impl Jobs {
     pub(super) fn new(grace: Duration, emitter: Emitter) -> Arc<Self> {
         Arc::new(Self {
@@ -82,7 +89,7 @@ impl Jobs {
     pub(super) fn end(&self, id: JobId) {
         let (ended, none_left) = {
             let mut running = self.lock();
-            (running.jobs.remove(&id), running.jobs.is_empty())
+            (running.jobs.remove(&id), running.n_hoped_for() == 0)
         };
         if ended.is_some_and(|job| job.lost) {
             self.emitter.emit(EventKind::ThreadBack);
@@ -108,12 +115,12 @@ impl Jobs {
         }
     }
 
-    /// Tells all jobs to give up, and waits for them for their grace.
+    /// Tells all jobs to give up, and waits for them for their grace; not for those that had it.
     pub(super) async fn stop(&self) {
         let deadline = Instant::now() + self.grace;
         let running: Vec<_> = self.lock().jobs.values().map(|job| job.stop.clone()).collect();
         running.iter().for_each(CancellationToken::cancel);
-        while !self.lock().jobs.is_empty() && Instant::now() < deadline {
+        while self.lock().n_hoped_for() > 0 && Instant::now() < deadline {
             tokio::select! {
                 biased;
                 () = self.changed.notified() => {}
@@ -135,7 +142,8 @@ impl Jobs {
 
     /// Threads that are given up and still run.
     pub(super) fn n_lost(&self) -> usize {
-        self.lock().jobs.values().filter(|job| job.lost).count()
+        let running = self.lock();
+        running.jobs.len() - running.n_hoped_for()
     }
 
     /// Gives up those that are meant. Returns when the next of the others is due.

@@ -6,7 +6,8 @@
 //! restarts all.
 
 use super::core::WorkerKey;
-use super::desk::{AskDesk, Desk, Door, Order};
+use super::desk::{Desk, Errand};
+use super::door::{AskDesk, Door};
 use super::{PoolConfig, Template};
 use crate::{Address, Ctx, Exit, Init, Mailbox, Monitor, Restart, Service, Supervisor};
 use std::sync::Arc;
@@ -50,8 +51,8 @@ impl<M: Send + 'static> Service for Keeper<M> {
         let closing = Arc::clone(&desk);
         ctx.at_end(move || closing.close());
         let keeper = Self { plan, desk };
-        for order in keeper.desk.take_orders() {
-            if let Order::Start(key) = order {
+        for errand in keeper.desk.take_errands() {
+            if let Errand::Start(key) = errand {
                 let monitor = keeper.start(key).await?;
                 ctx.spawn(keeper.clone().watch(key, monitor));
             }
@@ -64,9 +65,9 @@ impl<M: Send + 'static> Service for Keeper<M> {
         loop {
             tokio::select! {
                 biased;
-                orders = self.desk.orders() => {
-                    for order in orders {
-                        self.carry_out(order, &ctx)?;
+                errands = self.desk.errands() => {
+                    for errand in errands {
+                        self.run_errand(errand, &ctx)?;
                     }
                 }
                 message = mailbox.recv() => match message {
@@ -85,20 +86,20 @@ impl<M> Clone for Keeper<M> {
 }
 
 impl<M: Send + 'static> Keeper<M> {
-    fn carry_out(&self, order: Order, ctx: &Ctx) -> Result<(), Exit> {
+    fn run_errand(&self, errand: Errand, ctx: &Ctx) -> Result<(), Exit> {
         let (keeper, own) = (self.clone(), ctx.clone());
-        match order {
-            Order::Start(key) => ctx.spawn(async move {
+        match errand {
+            Errand::Start(key) => ctx.spawn(async move {
                 match keeper.start(key).await {
                     Ok(monitor) => keeper.watch(key, monitor).await,
                     Err(exit) => own.fail(exit),
                 }
             }),
             // Whatever the answer: the worker's place is free when its monitor says so.
-            Order::Stop(key) => ctx.spawn(async move {
+            Errand::Stop(key) => ctx.spawn(async move {
                 drop(keeper.plan.workers.terminate_child(&worker_id(key)).await);
             }),
-            Order::Fail => {
+            Errand::Fail => {
                 let (n, period) = self.plan.config.deaths.unwrap_or_default();
                 return Err(Exit::failed(format!("more than {n} workers died within {period:?}")));
             }

@@ -183,6 +183,18 @@ async fn a_stop_waits_for_the_grace_and_no_longer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stop_does_not_wait_for_a_thread_that_is_lost_already() {
+    let stepped = Stepped::default();
+    let bench = Bench::new(CONFIG, stepped.clone()).await;
+    assert_eq!(bench.cpu.run(ms(10), |_| ()).await, Err(CpuError::Timeout));
+    bench.events.until(|event| *event == EventKind::ThreadLost).await;
+    let start = Instant::now();
+    let outcome = bench.root.shutdown().await;
+    assert_eq!((start.elapsed(), outcome.unkillable), (Duration::ZERO, 1));
+    assert_eq!(bench.events.take_log().matches("thread lost").count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pool_without_threads_is_refused() {
     let refused = CpuPool::new("cpu", CpuConfig { threads: 0, ..CONFIG }, Inline).map(drop);
     assert_eq!(refused, Err(PoolConfigError::NoWorkers));

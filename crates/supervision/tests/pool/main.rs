@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may")]
 
 mod cpu;
+mod hands;
+mod load;
 #[cfg(unix)]
 mod process;
 mod watching;

@@ -62,8 +62,7 @@ impl<P> Core<P> {
         self.start_all(now, waiting, cause, out);
     }
 
-    /// The start that is under way. `None` if a shutdown has ended it: whoever was being started
-    /// then may still become ready, and is stopped in its turn.
+    /// The start that is under way. Whatever else is under way goes on.
     fn take_start(&mut self) -> Option<(VecDeque<ChildKey>, Cause)> {
         match self.op.take() {
             Some(Op::Start { waiting, cause }) => Some((waiting, cause)),

@@ -13,10 +13,9 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -256,20 +255,17 @@ impl Ctx {
         &self.0.probe
     }
 
-    /// Ends whatever belongs to the incarnation, and waits for it. `Some` if that is not all: a
-    /// thread that doesn't return or a task that doesn't yield is still there after `grace`, or a
-    /// part of it panicked.
-    pub(crate) async fn close(&self, grace: Duration) -> Option<Exit> {
+    /// Ends whatever belongs to the incarnation, and waits for it. `Some` if a part of that
+    /// panicked.
+    pub(crate) async fn close(&self) -> Option<Exit> {
         self.0.stop.cancel();
         let mut tasks = {
             let mut scope = self.scope();
             scope.closed = true;
             std::mem::take(&mut scope.tasks)
         };
-        let gone = timeout(grace, tasks.shutdown()).await.is_ok();
-        tasks.detach_all();
-        let panicked = self.run_at_end();
-        if gone { panicked } else { Some(Exit::Unkillable) }
+        tasks.shutdown().await;
+        self.run_at_end()
     }
 
     /// Ends what can be ended of an incarnation that is no longer waited for.
@@ -324,7 +320,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert!(ctx.scope().tasks.len() < 10, "{}", ctx.scope().tasks.len());
-        assert_eq!(ctx.close(Duration::from_secs(1)).await, None);
+        assert_eq!(ctx.close().await, None);
         assert_eq!(ctx.blocking(None, |_| ()).await, Err(Exit::Shutdown));
     }
 }

@@ -360,7 +360,8 @@ fn body(spec: &ChildSpec, ctx: Ctx, control: Control, grace: Duration) -> BoxFut
                 match make {
                     Some(_) if !is_wanted() => End::Ignored,
                     Some(make) => make(own).await,
-                    None => End::StartFailed(Exit::failed("it can run only once, and has")),
+                    // Its supervisor came back, and it needn't.
+                    None => End::Ignored,
                 }
             });
             Box::pin(incarnation::run(future, ctx, control, limits))
@@ -374,7 +375,7 @@ fn body(spec: &ChildSpec, ctx: Ctx, control: Control, grace: Duration) -> BoxFut
                 let inbox = handle.open(&ctx);
                 let end = run(spec, &ctx, &control, inbox).await;
                 // A supervisor's own scope is empty.
-                drop(ctx.close(Duration::ZERO).await);
+                drop(ctx.close().await);
                 end.into()
             })
         }

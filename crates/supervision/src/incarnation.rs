@@ -49,18 +49,41 @@ async fn live(mut body: BoxFuture<End>, ctx: Ctx, control: Control, limits: Limi
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(body))) {
         end = End::Exited(Exit::panicked(&*payload));
     }
-    if let Some(exit) = ctx.close(limits.grace).await {
-        end = End::Exited(exit);
+    tokio::select! {
+        biased;
+        exit = leave(&ctx) => exit.map_or(end, End::Exited),
+        () = overstayed(&control, limits.grace) => End::Exited(Exit::Unkillable),
     }
-    match take(&ctx, Point::Drop) {
-        None => {}
-        Some(Fault::Panic) => end = End::Exited(Exit::Panicked("probe".into())),
-        Some(Fault::Error) => end = End::Exited(Exit::failed("probe")),
+}
+
+/// Ends whatever belongs to the incarnation, and waits for it. `Some` if that decides on its end.
+async fn leave(ctx: &Ctx) -> Option<Exit> {
+    let panicked = ctx.close().await;
+    match take(ctx, Point::Drop) {
+        None => panicked,
+        Some(Fault::Panic) => Some(Exit::Panicked("probe".into())),
+        Some(Fault::Error) => Some(Exit::failed("probe")),
         Some(Fault::Hang) => pending().await,
-        Some(Fault::Slow(time)) => sleep(time).await,
-        Some(Fault::Busy(time)) => keep_busy(time),
+        Some(Fault::Slow(time)) => {
+            sleep(time).await;
+            panicked
+        }
+        Some(Fault::Busy(time)) => {
+            keep_busy(time);
+            panicked
+        }
     }
-    end
+}
+
+/// Waits until an incarnation that has ended by itself has been here for too long. One that was
+/// told to end has its supervisor to watch over that.
+async fn overstayed(control: &Control, grace: Duration) {
+    tokio::select! {
+        biased;
+        () = control.kill.cancelled() => pending().await,
+        () = control.stop.cancelled() => pending().await,
+        () = sleep(grace) => {}
+    }
 }
 
 /// The fault that is armed at the start, if there is one. `Some` if it is the end already.
@@ -139,7 +162,8 @@ async fn attend(
                 Fault::Slow(time) => asleep_until = Some(Instant::now() + time),
                 Fault::Busy(time) => keep_busy(time),
             },
-            () = stalled(ctx, stall_after), if stall_after.is_some() => {
+            // How long a stop may take is its stop rule's to say.
+            () = stalled(ctx, stall_after), if stall_after.is_some() && !told_to_stop => {
                 return End::Exited(Exit::Stalled);
             }
             end = caught(body), if awake => return match end {

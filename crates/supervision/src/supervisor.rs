@@ -272,7 +272,7 @@ impl Root {
             let (control, emitter) = own;
             let end = driver::run(spec, &ctx, &control, inbox).await;
             // A supervisor's own scope is empty.
-            drop(ctx.close(Duration::ZERO).await);
+            drop(ctx.close().await);
             let exit = match &end {
                 SupervisorEnd::StartFailed { exit, .. } | SupervisorEnd::Exited(exit) => {
                     exit.clone()

@@ -317,30 +317,55 @@ async fn rule_1_2_a_temporary_task_leaves_no_arguments_with_its_supervisor() {
 #[tokio::test(start_paused = true)]
 async fn a_task_that_runs_once_hands_its_arguments_over_and_cannot_run_again() {
     let stage = Stage::new();
+    let arguments = Arc::new(());
+    let kept = Arc::downgrade(&arguments);
     let tree = one_for_one()
-        .children(workers(&stage, "a"))
-        .child(ChildSpec::once("b", |_| async { Err(Exit::failed("boom")) }))
-        .child(ChildSpec::once("c", |_| async { Ok(()) }).restart(Restart::Permanent))
-        .intensity(2, Duration::from_secs(5));
+        .child(ChildSpec::once("b", move |_| async move {
+            drop(arguments);
+            Err(Exit::failed("boom"))
+        }))
+        .child(ChildSpec::once("c", |_| async { Ok(()) }).restart(Restart::Permanent));
     let root = perform(&stage, tree).await;
-    root.wait().await;
+    assert_eq!(kept.strong_count(), 0);
+    children(&stage, root.supervisor()).await;
     check(
         &stage,
         expect![[r#"
-        init a
-        a started #1
         b started #1
         c started #1
         root up
         ! b exited (failed: boom)
         ! c exited (normal), restarts
-        ! c start failed (failed: it can run only once, and has)
-        ! c start failed (failed: it can run only once, and has)
-        ! root meltdown at c
-        a stopping
-        stop a
-        a stopped (shutdown)
-        root down (meltdown: too many restarts)
+        c ignored
+        > children: c down #2
+    "#]],
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_runs_once_does_not_keep_its_supervisor_from_coming_back() {
+    let stage = Stage::new();
+    let inner = one_for_one()
+        .intensity(0, Duration::from_secs(5))
+        .child(ChildSpec::once("once", |_| async { Ok(()) }))
+        .children(workers(&stage, "a"));
+    let root = perform(&stage, one_for_one().child(ChildSpec::supervisor("inner", inner))).await;
+    skip(&stage);
+    stage.crash("a").await;
+    children(&stage, root.supervisor()).await;
+    check(
+        &stage,
+        expect![[r#"
+        ! inner/a exited (failed: boom), restarts
+        ! inner meltdown at a
+        inner down (meltdown: too many restarts)
+        ! inner exited (meltdown: too many restarts), restarts
+        inner/once ignored
+        init a
+        inner/a started #2
+        inner up
+        inner started #2
+        > children: inner up #2
     "#]],
     );
 }

@@ -319,3 +319,57 @@ async fn a_message_to_the_next_incarnation_does_not_reach_the_unkillable_one() {
     "#]],
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_that_ends_by_itself_and_hangs_on_the_way_out_is_given_up_too() {
+    let stage = Stage::new();
+    let tree = one_for_one().kill_grace(secs(3)).children(workers(&stage, "a b"));
+    let (root, _probe) = hanging(&stage, tree, &["b"]).await;
+    stage.crash("b").await;
+    stage.line("> 3 s");
+    sleep(secs(3)).await;
+    children(&stage, root.supervisor()).await;
+    stop(&stage, &root).await;
+    check(
+        &stage,
+        expect![[r#"
+            > 3 s
+            ! b unkillable
+            ! b exited (unkillable), restarts
+            init b
+            b started #2
+            > children: b up #2, a up #1
+            b stopping
+            stop b
+            b stopped (shutdown)
+            a stopping
+            stop a
+            a stopped (shutdown)
+            root down (shutdown)
+            > shutdown after 0ns, 1 unkillable
+        "#]],
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_hangs_on_the_way_out_and_is_then_told_to_stop_is_given_up_once() {
+    let stage = Stage::new();
+    let tree =
+        one_for_one().kill_grace(secs(3)).child(stage.worker("a").stop(Stop::Within(secs(2))));
+    let (root, _probe) = hanging(&stage, tree, &["a"]).await;
+    stage.crash("a").await;
+    sleep(secs(1)).await;
+    stop(&stage, &root).await;
+    sleep(secs(60)).await;
+    check(
+        &stage,
+        expect![[r#"
+        a stopping
+        ! a unkillable
+        a stopped (unkillable)
+        ! a stop failed (unkillable)
+        root down (shutdown)
+        > shutdown after 5s, 1 unkillable
+    "#]],
+    );
+}

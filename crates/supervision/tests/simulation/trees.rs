@@ -194,7 +194,15 @@ struct Alive(Book, Arc<str>);
 
 impl Alive {
     fn new(book: Book, ctx: &Ctx) -> Self {
-        let id = Arc::clone(ctx.id());
+        Self::enter(book, Arc::clone(ctx.id()))
+    }
+
+    /// A task of an incarnation, with an entry of its own.
+    fn helper(of: &Self) -> Self {
+        Self::enter(of.0.clone(), format!("{}'s helper", of.1).into())
+    }
+
+    fn enter(book: Book, id: Arc<str>) -> Self {
         let alive = {
             let mut entries = book.0.lock().unwrap();
             let alive = entries.entry(Arc::clone(&id)).or_default();
@@ -242,11 +250,10 @@ impl Service for Worker {
     async fn run(mut self, mut mailbox: Mailbox<Ask>, ctx: Ctx) -> Result<(), Exit> {
         if self.random.percent(20) {
             // A task of its own, which must be gone when the worker is.
-            let helper = Arc::clone(&self.alive.1);
-            let alive = Book::clone(&self.alive.0);
+            let helper = Alive::helper(&self.alive);
             ctx.spawn(async move {
                 std::future::pending::<()>().await;
-                drop((helper, alive)); // held until it is cancelled
+                drop(helper);
             });
         }
         let lives = match self.random.below(10) {

@@ -20,8 +20,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 /// How long a process may take to end when its stdin is closed, before it is killed. Less than the
 /// 5 s that a worker may take to stop.
 const EXIT_WITHIN: Duration = Duration::from_millis(500);
-/// What is kept of stderr, to be told with the end of the process: its last words.
-const STDERR_BYTES: usize = 2048;
+/// What is kept of stderr's beginning, and as much of its end, to be told with the end of the
+/// process: what went wrong may come first and be followed by a long backtrace, or last.
+const STDERR_BYTES: usize = 1024;
 /// How long to wait for the rest of stderr when the process has ended. Somebody else may hold it
 /// open.
 const STDERR_WITHIN: Duration = Duration::from_millis(100);
@@ -186,7 +187,8 @@ impl Service for Process {
         else {
             return Err(Exit::failed(format!("`{name}` has no pipes"))); // they were asked for
         };
-        let stderr = Stderr { pipe: stderr, last: VecDeque::new() };
+        let stderr =
+            Stderr { pipe: stderr, first: Vec::new(), last: VecDeque::new(), n_omitted: 0 };
         Ok(Init::Ready(Self { spec, group, stdin, stdout: BufReader::new(stdout), stderr }))
     }
 
@@ -337,7 +339,10 @@ impl Drop for Group {
 #[derive(Debug)]
 struct Stderr {
     pipe: ChildStderr,
+    first: Vec<u8>,
     last: VecDeque<u8>,
+    /// Bytes between the two that were not kept.
+    n_omitted: u64,
 }
 
 impl Stderr {
@@ -345,8 +350,12 @@ impl Stderr {
     async fn collect(&mut self) {
         let mut buffer = [0; 512];
         while let Ok(n @ 1..) = self.pipe.read(&mut buffer).await {
-            self.last.extend(buffer.iter().take(n));
-            self.last.drain(..self.last.len().saturating_sub(STDERR_BYTES));
+            let (first, rest) = buffer[..n].split_at(n.min(STDERR_BYTES - self.first.len()));
+            self.first.extend(first);
+            self.last.extend(rest);
+            let n_surplus = self.last.len().saturating_sub(STDERR_BYTES);
+            self.last.drain(..n_surplus);
+            self.n_omitted += n_surplus as u64;
         }
     }
 
@@ -355,11 +364,16 @@ impl Stderr {
         pending().await
     }
 
-    /// The end of what was read, for a message.
+    /// The beginning and the end of what was read, for a message.
     async fn last_words(&mut self) -> String {
         // In vain if somebody else holds it open: then what there is will do.
         let _complete = timeout(STDERR_WITHIN, self.collect()).await;
-        let text = String::from_utf8_lossy(self.last.make_contiguous());
+        let mut text = std::mem::take(&mut self.first);
+        if self.n_omitted > 0 {
+            text.extend(format!("\n[{} bytes omitted]\n", self.n_omitted).bytes());
+        }
+        text.extend(&self.last);
+        let text = String::from_utf8_lossy(&text);
         match text.trim() {
             "" => String::new(),
             text => format!("; it wrote: {text}"),

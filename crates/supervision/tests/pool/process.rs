@@ -56,6 +56,11 @@ fn obey(request: &str) -> String {
             std::io::stderr().write_all(b"out of luck\n").unwrap();
             std::process::exit(3)
         }
+        "complain" => {
+            let words = format!("cause\n{}\neffect\n", "frame\n".repeat(10_000));
+            std::io::stderr().write_all(words.as_bytes()).unwrap();
+            std::process::exit(3)
+        }
         // Dies of the allocation, or replies.
         "eat" => vec![1_u8; 2 << 30].len().to_string(),
         "abort" => std::process::abort(),
@@ -165,6 +170,18 @@ async fn a_process_that_ends_is_replaced_and_says_why() {
     assert_eq!(died, Err(ProcessError::Died(Exit::failed(why))));
     assert_eq!(bench.death().await, format!("failed: {why}"));
     assert_ne!(bench.ask("pid").await.unwrap(), pid);
+}
+
+#[tokio::test]
+async fn of_many_words_the_first_and_the_last_are_told() {
+    let bench = Bench::new(spec()).await;
+    let Err(ProcessError::Died(Exit::Failed(why))) = bench.ask("complain").await else {
+        panic!("it went on");
+    };
+    let (first, last) = why.split_once("[57966 bytes omitted]").unwrap();
+    assert!(first.contains("it wrote: cause\nframe\n"), "{first}");
+    assert!(last.ends_with("frame\n\neffect"), "{last}");
+    assert!(why.len() < 3000, "{}", why.len());
 }
 
 #[tokio::test]

@@ -74,11 +74,7 @@ impl<M: Send + 'static> Address<M> {
         let deadline = later(Instant::now(), within);
         let (reply, answer) = oneshot::channel();
         self.deliver(deadline, || request(Reply(reply))).await?;
-        match timeout_at(deadline, answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(CallError::Died),
-            Err(_) => Err(CallError::Timeout),
-        }
+        answer_by(deadline, answer).await
     }
 
     /// Like [`call`](Self::call), but a child that isn't up, or whose mailbox is full, is reported
@@ -91,11 +87,7 @@ impl<M: Send + 'static> Address<M> {
         let deadline = later(Instant::now(), within);
         let (reply, answer) = oneshot::channel();
         self.send_now(request(Reply(reply)))?;
-        match timeout_at(deadline, answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(CallError::Died),
-            Err(_) => Err(CallError::Timeout),
-        }
+        answer_by(deadline, answer).await
     }
 
     /// Sends a message that nobody answers, waiting for the child and for room until the deadline.
@@ -181,11 +173,7 @@ impl<M: Send + 'static> Address<M> {
             Ok(Err(_)) => return Err(self.slot.status().unavailable().into()),
             Err(_) => return Err(CallError::Overloaded),
         }
-        match timeout_at(deadline, answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(CallError::Died),
-            Err(_) => Err(CallError::Timeout),
-        }
+        answer_by(deadline, answer).await
     }
 
     /// A second way to the same child, for what must not wait behind its messages.
@@ -216,6 +204,15 @@ impl<M: Send + 'static> Address<M> {
 
     pub(crate) fn slot(&self) -> &Arc<Slot> {
         &self.slot
+    }
+}
+
+/// Waits for the reply to a request that is delivered.
+async fn answer_by<R>(deadline: Instant, answer: oneshot::Receiver<R>) -> Result<R, CallError> {
+    match timeout_at(deadline, answer).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_)) => Err(CallError::Died),
+        Err(_) => Err(CallError::Timeout),
     }
 }
 

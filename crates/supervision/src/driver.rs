@@ -140,6 +140,10 @@ pub(crate) async fn run(
                 told_to_die = true;
                 driver.step(Input::Kill);
             }
+            () = control.crash.cancelled(), if !told_to_die => {
+                told_to_die = true;
+                driver.step(Input::Kill);
+            }
             () = control.stop.cancelled(), if !told_to_stop => {
                 told_to_stop = true;
                 driver.step(Input::Shutdown);
@@ -315,6 +319,7 @@ impl Driver<'_> {
         let slot = Arc::clone(&spec.slot);
         let ctx = Ctx::new(incarnation, emitter, slot, pulse, acknowledge, self.probe.clone());
         let control = Control::default();
+        spec.slot.set_crash(control.crash.clone());
         let future = body(spec, ctx.clone(), control.clone(), grace);
         if policy.restart == Restart::Temporary {
             spec.body.spend();

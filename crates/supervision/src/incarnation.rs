@@ -24,6 +24,8 @@ tokio::task_local! {
 pub(crate) struct Control {
     pub(crate) stop: CancellationToken,
     pub(crate) kill: CancellationToken,
+    /// Killed by somebody else, whom nobody expects to see to it that it ends.
+    pub(crate) crash: CancellationToken,
 }
 
 /// What bounds an incarnation.
@@ -107,6 +109,7 @@ async fn at_init(ctx: &Ctx, control: &Control) -> Option<Exit> {
     tokio::select! {
         biased;
         () = control.kill.cancelled() => Some(Exit::Killed),
+        () = control.crash.cancelled() => Some(Exit::Killed),
         () = control.stop.cancelled() => Some(Exit::Shutdown),
         () = slow => None,
     }
@@ -129,6 +132,7 @@ async fn attend(
         tokio::select! {
             biased;
             () = control.kill.cancelled() => return End::Exited(Exit::Killed),
+            () = control.crash.cancelled() => return End::Exited(Exit::Killed),
             () = control.stop.cancelled(), if !told_to_stop => {
                 told_to_stop = true;
                 if !ctx.acknowledged().is_cancelled() {

@@ -23,6 +23,7 @@ mod conformance {
 
     mod deviations;
     mod firewall;
+    mod kill;
     mod unkillable;
 
     mod address;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 /// Messages that wait, and the bound on them.
 type Gauge = Arc<dyn Fn() -> Option<(usize, usize)> + Send + Sync>;
@@ -17,6 +18,8 @@ pub(crate) struct Slot {
     id: Arc<str>,
     status: watch::Sender<Status>,
     gauge: Mutex<Option<Gauge>>,
+    /// Kills the newest incarnation.
+    crash: Mutex<CancellationToken>,
 }
 
 /// A child at one moment.
@@ -88,7 +91,8 @@ impl Slot {
             down: watch::channel(Some(Exit::Normal)).1,
             pulse: None,
         };
-        Arc::new(Self { id, status: watch::Sender::new(status), gauge: Mutex::default() })
+        let status = watch::Sender::new(status);
+        Arc::new(Self { id, status, gauge: Mutex::default(), crash: Mutex::default() })
     }
 
     /// A slot for a child without an address.
@@ -110,6 +114,10 @@ impl Slot {
 
     pub(super) fn set_gauge(&self, gauge: Gauge) {
         *self.gauge.lock().unwrap_or_else(PoisonError::into_inner) = Some(gauge);
+    }
+
+    pub(crate) fn set_crash(&self, crash: CancellationToken) {
+        *self.crash.lock().unwrap_or_else(PoisonError::into_inner) = crash;
     }
 
     /// A new incarnation begins. Whoever ends it uses the sender to tell the monitors. `None` if
@@ -230,6 +238,14 @@ impl ChildRef {
     pub fn monitor(&self) -> Monitor {
         let status = self.status();
         Monitor { incarnation: status.incarnation, down: status.down }
+    }
+
+    /// Kills the current incarnation, as `exit(Pid, kill)` does in OTP: its supervisor sees an end
+    /// that it hasn't asked for, and does what its strategy says. For debugging and tests; whoever
+    /// wants a child to stay down asks its supervisor. Returns at once, and does nothing to a child
+    /// that isn't there.
+    pub fn kill(&self) {
+        self.0.crash.lock().unwrap_or_else(PoisonError::into_inner).cancel();
     }
 
     /// How the current incarnation is doing.

@@ -1,26 +1,32 @@
-//! One client: lines in, requests out to threads, answers back in a bounded queue.
+//! One client: lines in, requests out to children of their own, answers back in a bounded queue.
 //!
-//! The reader never blocks on a request, so that `$/cancel` gets through; it does block when the
-//! client does not read its answers, so that nothing piles up. When the client goes away, what it
-//! asked for is cancelled.
+//! A small tree: `writer`, `requests`, `reader`, started in this order and stopped in reverse, so
+//! that whatever was answered still gets out. Whichever of reader and writer ends takes the whole
+//! connection along; none is restarted, because a stream that lost its place is of no use. When the
+//! client goes away, what it asked for is cancelled.
+//!
+//! The reader never waits for a request, so that `$/cancel` gets through; it does wait when the
+//! client does not read its answers, so that nothing piles up.
 
+use crate::daemon::{Busy, Daemon, Phase};
+use crate::gateway::{Entry, NewConnection};
 use crate::handlers;
-use crate::lifecycle::{Daemon, Phase};
 use crate::request::{Outgoing, RequestContext};
-use crate::spawn;
 use astscope_protocol::frame::{self, Incoming, LineDecoder, Request, RpcError};
 use astscope_protocol::messages::{Cancel, ErrorCode, HelloParams, HelloResult, PROTOCOL, method};
 use astscope_protocol::{LINE_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX};
+use astscope_supervision::{
+    AutoShutdown, ChildSpec, Ctx, DynamicSupervisor, Exit, Restart, Stop, Strategy, SupervisorSpec,
+};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// Lines that wait for a slow client. A line is one file's matches or a 4 MiB piece of them.
 const OUTGOING_LINES_MAX: usize = 32;
@@ -28,44 +34,66 @@ const OUTGOING_LINES_MAX: usize = 32;
 /// Bytes read at once.
 const READ_BYTES: usize = 64 << 10;
 
-/// Flags of the requests in flight, by id.
-type InFlight = Arc<Mutex<BTreeMap<u64, Arc<AtomicBool>>>>;
+/// How long a request that is given up may take to notice, and its last answer to be queued.
+const REQUEST_STOP: Duration = Duration::from_secs(2);
 
-struct Connection {
-    daemon: Arc<Daemon>,
-    out: Outgoing,
-    in_flight: InFlight,
-    has_greeted: bool,
-}
+/// How long a connection that ends waits for the client to read its last answers.
+const LAST_ANSWERS_WAIT: Duration = Duration::from_secs(2);
 
-/// Serves a client until it leaves or the daemon does.
-pub(crate) async fn serve(daemon: Arc<Daemon>, stream: UnixStream) {
+/// What gives up each request in flight, by id.
+type InFlight = Arc<Mutex<BTreeMap<u64, CancellationToken>>>;
+
+/// The subtree of a client.
+pub(crate) fn spec(new: NewConnection) -> ChildSpec {
+    let NewConnection { session, stream, daemon, connected } = new;
     let (reader, writer) = stream.into_split();
     let (lines, queue) = mpsc::channel(OUTGOING_LINES_MAX);
+    let requests = DynamicSupervisor::new("requests", request);
     let connection = Connection {
+        entry: Entry::new(session, daemon.gateway.sessions.clone()),
         daemon,
         out: Outgoing::new(lines),
         in_flight: InFlight::default(),
+        requests: requests.clone(),
+        n_requests: 0,
         has_greeted: false,
     };
-    // The writer ends when the reader and all requests are done, so every answer gets out.
-    tokio::join!(read_lines(connection, reader), write_lines(writer, queue));
+    let write = ChildSpec::once("writer", |ctx| write_lines(ctx, writer, queue));
+    let read = ChildSpec::once("reader", |ctx| async {
+        let ended = read_lines(ctx, connection, reader).await;
+        drop(connected);
+        ended
+    });
+    let most = REQUESTS_IN_FLIGHT_MAX as usize;
+    // Nothing here is restarted: any failure ends the connection.
+    let tree = SupervisorSpec::new(Strategy::RestForOne)
+        .intensity(0, Duration::from_secs(1))
+        .auto_shutdown(AutoShutdown::AnySignificant)
+        .child(write.significant().stop(Stop::Within(LAST_ANSWERS_WAIT)))
+        .child(requests.spec(SupervisorSpec::dynamic(most)))
+        .child(read.significant());
+    ChildSpec::supervisor(format!("client_{session}"), tree).restart(Restart::Temporary)
 }
 
-async fn read_lines(mut connection: Connection, mut reader: OwnedReadHalf) {
+async fn read_lines(
+    ctx: Ctx,
+    mut connection: Connection,
+    mut reader: OwnedReadHalf,
+) -> Result<(), Exit> {
     let daemon = Arc::clone(&connection.daemon);
     let mut decoder = LineDecoder::new();
     let mut buffer = vec![0; READ_BYTES];
-    let mut phase = daemon.phase.subscribe();
-    'connected: loop {
+    loop {
+        ctx.idle();
         let n = tokio::select! {
+            biased;
+            () = ctx.stopping() => return Ok(()),
             read = reader.read(&mut buffer) => match read {
                 Ok(n) if n > 0 => n,
-                _ => break,
+                _ => return Ok(()), // it has left
             },
-            // Draining ends when the last request has been answered, stopping at once.
-            _ = phase.wait_for(|phase| *phase == Phase::Stopping) => break,
         };
+        ctx.progress();
         daemon.touch();
         let mut input = &buffer[..n];
         loop {
@@ -78,23 +106,35 @@ async fn read_lines(mut connection: Connection, mut reader: OwnedReadHalf) {
                     Err((None, RpcError::new(ErrorCode::MalformedRequest, too_long.to_string())))
                 }
             };
-            if !connection.take(line).await {
-                break 'connected;
+            if !connection.take(&ctx, line).await {
+                return Ok(());
             }
         }
     }
-    connection.cancel_all();
 }
 
-async fn write_lines(mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<Vec<u8>>) {
+async fn write_lines(
+    ctx: Ctx,
+    mut writer: OwnedWriteHalf,
+    mut queue: mpsc::Receiver<Vec<u8>>,
+) -> Result<(), Exit> {
     let mut lines = Vec::new();
-    while queue.recv_many(&mut lines, OUTGOING_LINES_MAX).await > 0 {
-        let written = write_all(&mut writer, &lines).await;
-        lines.clear();
-        if written.is_err() {
-            // The client is gone: closing the queue tells the requests.
-            return;
+    loop {
+        ctx.idle();
+        let n = tokio::select! {
+            biased;
+            n = queue.recv_many(&mut lines, OUTGOING_LINES_MAX) => n,
+            // Whoever could have queued something is gone by now.
+            () = ctx.stopping() => 0,
+        };
+        if n == 0 {
+            return Ok(());
         }
+        ctx.progress();
+        if write_all(&mut writer, &lines).await.is_err() {
+            return Ok(()); // the client is gone
+        }
+        lines.clear();
     }
 }
 
@@ -111,20 +151,31 @@ async fn write_all(writer: &mut OwnedWriteHalf, lines: &[Vec<u8>]) -> io::Result
     Ok(())
 }
 
+struct Connection {
+    daemon: Arc<Daemon>,
+    out: Outgoing,
+    in_flight: InFlight,
+    requests: DynamicSupervisor<Started>,
+    entry: Entry,
+    /// Requests so far. Numbers them, since a client may use an id again.
+    n_requests: u64,
+    has_greeted: bool,
+}
+
 impl Connection {
     /// Deals with one line; `false` once nobody listens any more.
-    async fn take(&mut self, line: Result<Incoming, (Option<u64>, RpcError)>) -> bool {
+    async fn take(&mut self, ctx: &Ctx, line: Result<Incoming, (Option<u64>, RpcError)>) -> bool {
         match line {
-            Ok(Incoming::Request(request)) => match self.start(request).await {
+            Ok(Incoming::Request(request)) => match self.start(ctx, request).await {
                 Ok(()) => true,
                 Err((id, error)) => self.answer_error(Some(id), &error).await,
             },
             Ok(Incoming::Notification(notification)) => {
                 if notification.method == method::CANCEL
                     && let Ok(Cancel { id }) = serde_json::from_str(notification.params.get())
-                    && let Some(flag) = lock(&self.in_flight).get(&id)
+                    && let Some(cancelled) = lock(&self.in_flight).get(&id)
                 {
-                    flag.store(true, Ordering::Relaxed);
+                    cancelled.cancel();
                 }
                 true
             }
@@ -134,7 +185,7 @@ impl Connection {
         }
     }
 
-    async fn start(&mut self, request: Request) -> Result<(), (u64, RpcError)> {
+    async fn start(&mut self, ctx: &Ctx, request: Request) -> Result<(), (u64, RpcError)> {
         let id = request.id;
         let refuse = |code, message: &str| Err((id, RpcError::new(code, message)));
         match request.method.as_str() {
@@ -159,7 +210,7 @@ impl Connection {
         if *self.daemon.phase.borrow() != Phase::Running {
             return Err((id, shutting_down()));
         }
-        let cancelled = Arc::new(AtomicBool::new(false));
+        let cancelled = CancellationToken::new();
         {
             let mut in_flight = lock(&self.in_flight);
             if in_flight.len() >= REQUESTS_IN_FLIGHT_MAX as usize {
@@ -171,22 +222,45 @@ impl Connection {
             if in_flight.contains_key(&id) {
                 return refuse(ErrorCode::MalformedRequest, "a request with this id is in flight");
             }
-            in_flight.insert(id, Arc::clone(&cancelled));
+            in_flight.insert(id, cancelled.clone());
         }
-        let context = RequestContext {
-            id,
-            out: self.out.clone(),
-            cancelled,
-            started: Instant::now(),
-            deadline: None,
+        let in_flight = OnTheList { id, list: Arc::clone(&self.in_flight) };
+        let is_answered = Arc::new(AtomicBool::new(false));
+        self.n_requests += 1;
+        let started = Started {
+            number: self.n_requests,
+            daemon: Arc::clone(&self.daemon),
+            busy: self.daemon.begin(),
+            context: RequestContext {
+                id,
+                out: self.out.clone(),
+                cancelled,
+                runtime: self.daemon.runtime.clone(),
+                started: Instant::now(),
+                deadline: None,
+            },
+            request,
+            in_flight,
+            is_answered: Arc::clone(&is_answered),
         };
-        let (daemon, in_flight) = (Arc::clone(&self.daemon), Arc::clone(&self.in_flight));
-        let busy = daemon.begin();
-        spawn::blocking(move || {
-            run_request(&daemon, context, &request, &in_flight);
-            drop(busy);
-        });
-        Ok(())
+        match self.requests.start_child(started).await {
+            Ok(Some(child)) => {
+                let (mut monitor, out) = (child.monitor(), self.out.clone());
+                ctx.spawn(async move {
+                    let exit = monitor.down().await;
+                    if !is_answered.load(Ordering::Acquire) {
+                        // In vain if the client is gone, which may be why.
+                        let _gone = out.send(error_line(Some(id), &ended(&exit))).await;
+                    }
+                });
+                Ok(())
+            }
+            Ok(None) => Ok(()), // a request has no init that could refuse
+            Err(error) => {
+                let message = format!("the request can't be started: {error}");
+                Err((id, RpcError::new(ErrorCode::Overloaded, message)))
+            }
+        }
     }
 
     fn greet(&self, request: &Request) -> Result<HelloResult, RpcError> {
@@ -198,6 +272,7 @@ impl Connection {
             );
             return Err(RpcError::new(ErrorCode::IncompatibleProtocol, message));
         };
+        self.entry.greeted(format!("{} {}", hello.client.name, hello.client.version));
         Ok(HelloResult {
             protocol,
             server: self.daemon.peer(),
@@ -213,48 +288,100 @@ impl Connection {
     }
 
     async fn answer_error(&self, id: Option<u64>, error: &RpcError) -> bool {
-        let mut line = Vec::new();
-        frame::encode_error(&mut line, id, error).is_ok() && self.out.send(line).await.is_ok()
-    }
-
-    fn cancel_all(&self) {
-        for flag in lock(&self.in_flight).values() {
-            flag.store(true, Ordering::Relaxed);
-        }
+        self.out.send(error_line(id, error)).await.is_ok()
     }
 }
 
-/// Runs a request's handler and answers, whatever happens: a panic costs this request only.
-fn run_request(
-    daemon: &Arc<Daemon>,
+/// A request that is about to run.
+struct Started {
+    number: u64,
+    daemon: Arc<Daemon>,
     context: RequestContext,
-    request: &Request,
-    in_flight: &InFlight,
-) {
-    let (id, out) = (context.id, context.out.clone());
-    let handled = catch_unwind(AssertUnwindSafe(|| handlers::handle(daemon, context, request)));
-    let mut line = Vec::new();
-    let encoded = match handled {
-        Ok(Ok(result)) => frame::encode_response(&mut line, id, &result),
-        Ok(Err(error)) => {
-            let is_leaving = *daemon.phase.borrow() == Phase::Stopping;
-            let error = match error.error_code() {
-                // Nobody gave it up but the daemon itself.
-                Some(ErrorCode::Cancelled) if is_leaving => shutting_down(),
-                _ => error,
-            };
-            frame::encode_error(&mut line, Some(id), &error)
-        }
-        Err(_panic) => {
-            tracing::error!(method = request.method, "a request's handler panicked");
-            let message = "a bug of the daemon's: the request's handler panicked";
-            frame::encode_error(&mut line, Some(id), &RpcError::new(ErrorCode::Internal, message))
+    request: Request,
+    busy: Busy,
+    in_flight: OnTheList,
+    is_answered: Arc<AtomicBool>,
+}
+
+/// A request on its connection's list, until it is dropped.
+struct OnTheList {
+    id: u64,
+    list: InFlight,
+}
+
+impl Drop for OnTheList {
+    fn drop(&mut self) {
+        lock(&self.list).remove(&self.id);
+    }
+}
+
+fn request(started: Started) -> ChildSpec {
+    let id = format!("request_{}", started.number);
+    ChildSpec::once(id, |ctx| run_request(ctx, started)).stop(Stop::Within(REQUEST_STOP))
+}
+
+/// Runs a request's handler and answers, whatever happens: a panic costs this request only.
+async fn run_request(ctx: Ctx, started: Started) -> Result<(), Exit> {
+    let Started { number: _, daemon, context, request, busy, in_flight, is_answered } = started;
+    let (id, out, cancelled) = (context.id, context.out.clone(), context.cancelled.clone());
+    let work = {
+        let daemon = Arc::clone(&daemon);
+        move |_: &_| {
+            let mut line = Vec::new();
+            let handled = handlers::handle(&daemon, context, &request);
+            handled.map(|result| {
+                // An answer is JSON text already; writing it into a vector can't fail.
+                let _infallible = frame::encode_response(&mut line, id, &result);
+                line
+            })
         }
     };
+    let handled = ctx.blocking(None, work);
+    tokio::pin!(handled);
+    let handled = tokio::select! {
+        biased;
+        handled = &mut handled => handled,
+        () = ctx.stopping() => {
+            cancelled.cancel();
+            handled.await
+        }
+    };
+    let is_leaving = *daemon.phase.borrow() == Phase::Stopping;
+    let (line, exit) = match handled {
+        Ok(Ok(line)) => (line, Ok(())),
+        // Nobody gave it up but the daemon itself.
+        Ok(Err(error)) if error.error_code() == Some(ErrorCode::Cancelled) && is_leaving => {
+            (error_line(Some(id), &shutting_down()), Ok(()))
+        }
+        Ok(Err(error)) => (error_line(Some(id), &error), Ok(())),
+        Err(exit) => (error_line(Some(id), &ended(&exit)), Err(exit)),
+    };
     // Before the answer is out, so that a client that has it may use the id again.
-    lock(in_flight).remove(&id);
-    if encoded.is_err() || out.send_blocking(line).is_err() {
+    drop(in_flight);
+    is_answered.store(true, Ordering::Release);
+    if out.send(line).await.is_err() {
         tracing::debug!(id, "the client left before its answer");
+    }
+    drop(busy);
+    exit
+}
+
+fn error_line(id: Option<u64>, error: &RpcError) -> Vec<u8> {
+    let mut line = Vec::new();
+    // Errors are structs of texts and numbers, which always serialise.
+    let _infallible = frame::encode_error(&mut line, id, error);
+    line
+}
+
+/// What a request is answered with whose handler has not come to an answer.
+fn ended(exit: &Exit) -> RpcError {
+    match exit {
+        Exit::Panicked(_) => {
+            let message = "a bug of the daemon's: the request's handler panicked";
+            RpcError::new(ErrorCode::Internal, message)
+        }
+        Exit::Shutdown | Exit::ShutdownWith(_) => shutting_down(),
+        _ => RpcError::new(ErrorCode::Internal, format!("the request was ended: {exit}")),
     }
 }
 

@@ -5,13 +5,12 @@ mod parse;
 mod query;
 mod status;
 
+use crate::daemon::Daemon;
 use crate::errors;
-use crate::lifecycle::Daemon;
 use crate::request::RequestContext;
 use astscope_protocol::frame::{Request, RpcError};
 use astscope_protocol::messages::{ErrorCode, OpenParams, method};
 use serde_json::value::RawValue;
-use std::path::Path;
 use std::sync::Arc;
 
 /// Answers a request, or says why not. Runs on a thread that may block.
@@ -34,11 +33,6 @@ pub(crate) fn handle(
             Err(RpcError::new(ErrorCode::UnknownMethod, message))
         }
     }
-}
-
-/// Opens a root that the command line of the daemon names.
-pub(crate) fn open_explicit(daemon: &Arc<Daemon>, path: &Path) -> Result<(), String> {
-    daemon.workspaces.open_explicit(daemon, path).map(drop).map_err(|error| error.to_string())
 }
 
 fn open(

@@ -1,19 +1,24 @@
 //! The daemon: one per user, many workspaces, many clients.
 //!
 //! This is the composition root, the one place where all crates meet, and it holds no logic of its
-//! own: `lifecycle` starts and stops, `connection` moves lines, `handlers` calls what the request
-//! asks for, `wire` converts. What runs is started in `spawn` and nowhere else.
+//! own: `lifecycle` starts and stops, `tree` says what runs, `connection` moves lines, `handlers`
+//! calls what the request asks for, `wire` converts. Whatever runs is a child in that tree.
 //!
-//! Start order is the flow: the lock, pools, workspaces, and the socket last; it closes first.
+//! Start order is the flow: the lock, the foundation, workspaces, and the gateway last; it closes
+//! first.
 #![forbid(unsafe_code)]
 
 mod connection;
+mod cpu;
+mod daemon;
 mod errors;
+mod foundation;
+mod gateway;
 mod handlers;
 mod lifecycle;
 mod memory;
 mod request;
-mod spawn;
+mod tree;
 mod wire;
 mod workspaces;
 

@@ -5,9 +5,11 @@ use astscope_protocol::frame::{self, RpcError};
 use astscope_protocol::messages::{ErrorCode, Item, Progress, method};
 use astscope_querying::{Gone, Interrupt};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio_util::sync::CancellationToken;
 
 /// Progress notifications of one request at most this often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(50);
@@ -25,27 +27,33 @@ impl Outgoing {
         Self { lines, chunk_streams: Arc::default() }
     }
 
-    /// Queues a line from a thread that may block, in chunks where it is too long.
-    pub(crate) fn send_blocking(&self, line: Vec<u8>) -> Result<(), Gone> {
+    /// Queues a line, in chunks where it is too long; waits while the client is slow.
+    ///
+    /// # Cancel safety
+    /// A line of several chunks that is given up half-way is never completed: whoever gives one up
+    /// sends no more of its request.
+    pub(crate) async fn send(&self, line: Vec<u8>) -> Result<(), Gone> {
         if line.len() <= LINE_BYTES_MAX {
-            return self.lines.blocking_send(line).map_err(|_closed| Gone);
+            return self.lines.send(line).await.map_err(|_closed| Gone);
         }
         let stream = self.chunk_streams.fetch_add(1, Ordering::Relaxed);
         for piece in frame::split_line(&line, stream) {
             let piece = piece.map_err(|_too_large| Gone)?;
-            self.lines.blocking_send(piece.into_owned()).map_err(|_closed| Gone)?;
+            self.lines.send(piece.into_owned()).await.map_err(|_closed| Gone)?;
         }
         Ok(())
     }
 
-    /// Queues a short line from a task; waits while the client is slow.
-    pub(crate) async fn send(&self, line: Vec<u8>) -> Result<(), Gone> {
-        self.lines.send(line).await.map_err(|_closed| Gone)
-    }
-
-    fn try_send(&self, line: Vec<u8>) {
-        // Progress is news, not an answer: a client that is slow to read does without.
-        drop(self.lines.try_send(line));
+    /// Queues a line if there is room for it; gives it back if not, or if it needs several.
+    fn try_send(&self, line: Vec<u8>) -> Result<Option<Vec<u8>>, Gone> {
+        if line.len() > LINE_BYTES_MAX {
+            return Ok(Some(line));
+        }
+        match self.lines.try_send(line) {
+            Ok(()) => Ok(None),
+            Err(TrySendError::Full(line)) => Ok(Some(line)),
+            Err(TrySendError::Closed(_)) => Err(Gone),
+        }
     }
 }
 
@@ -54,7 +62,8 @@ impl Outgoing {
 pub(crate) struct RequestContext {
     pub(crate) id: u64,
     pub(crate) out: Outgoing,
-    pub(crate) cancelled: Arc<AtomicBool>,
+    pub(crate) cancelled: CancellationToken,
+    pub(crate) runtime: Handle,
     pub(crate) started: Instant,
     pub(crate) deadline: Option<Instant>,
 }
@@ -62,7 +71,7 @@ pub(crate) struct RequestContext {
 impl RequestContext {
     /// Why the request should end now, if it should.
     pub(crate) fn interrupt(&self) -> Option<Interrupt> {
-        if self.cancelled.load(Ordering::Relaxed) {
+        if self.cancelled.is_cancelled() {
             return Some(Interrupt::Cancelled);
         }
         let passed = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
@@ -82,10 +91,19 @@ impl RequestContext {
         Ok(self)
     }
 
+    /// Sends an item from the request's thread, which waits while the client is slow and the
+    /// request isn't given up.
     pub(crate) fn send_item(&self, item: Item) -> Result<(), Gone> {
         let mut line = Vec::new();
         frame::encode_item(&mut line, item).map_err(|_unencodable| Gone)?;
-        self.out.send_blocking(line)
+        let Some(line) = self.out.try_send(line)? else { return Ok(()) };
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = self.cancelled.cancelled() => Err(Gone),
+                sent = self.out.send(line) => sent,
+            }
+        })
     }
 
     /// A callback that reports how far a phase is, not too often.
@@ -111,7 +129,8 @@ impl RequestContext {
             };
             let mut line = Vec::new();
             if frame::encode_notification(&mut line, method::PROGRESS, &progress).is_ok() {
-                self.out.try_send(line);
+                // Progress is news, not an answer: a client that is slow to read does without.
+                let _unheard = self.out.try_send(line);
             }
         }
     }

@@ -1,11 +1,12 @@
 //! The watched roots: which serves a path, and the files that a selection means.
 
-use crate::lifecycle::Daemon;
+use crate::daemon::{Busy, Daemon, Phase};
 use crate::request::RequestContext;
-use crate::{errors, spawn, wire};
+use crate::{cpu, errors, wire};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::Selection;
 use astscope_repository::{Repository, Revision, Scope};
+use astscope_supervision::{ChildSpec, DynamicSupervisor};
 use astscope_synchronization::{
     LanguageGlobs, RootDecision, RootError, Synchronizer, WalkSpec, roots,
 };
@@ -29,9 +30,19 @@ pub(crate) struct Workspace {
 }
 
 /// All watched roots; none lies inside another.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Workspaces {
+    pub(crate) crawls: DynamicSupervisor<Crawl>,
     open: Mutex<Vec<Arc<Workspace>>>,
+    /// Held while a root is opened, so that none is opened twice.
+    opening: tokio::sync::Mutex<()>,
+}
+
+impl Default for Workspaces {
+    fn default() -> Self {
+        let crawls = DynamicSupervisor::new("workspaces", crawl);
+        Self { crawls, open: Mutex::default(), opening: tokio::sync::Mutex::default() }
+    }
 }
 
 impl Workspaces {
@@ -40,29 +51,33 @@ impl Workspaces {
         self.lock().clone()
     }
 
-    /// Opens the directory `path`, which somebody named as a root.
+    /// Opens the directory `path`, which somebody named as a root. Blocks.
     pub(crate) fn open_explicit(
         &self,
         daemon: &Arc<Daemon>,
         path: &Path,
     ) -> Result<Arc<Workspace>, RootError> {
-        roots::explicit(path).map(|root| self.open(daemon, root))
+        let root = roots::explicit(path)?;
+        Ok(daemon.runtime.block_on(self.open(daemon, root)))
     }
 
     /// Opens `root`, or finds it open, and begins to index it.
-    fn open(&self, daemon: &Arc<Daemon>, root: PathBuf) -> Arc<Workspace> {
-        let mut open = self.lock();
-        if let Some(known) = open.iter().find(|workspace| root.starts_with(&workspace.root)) {
+    pub(crate) async fn open(&self, daemon: &Arc<Daemon>, root: PathBuf) -> Arc<Workspace> {
+        let _opening = self.opening.lock().await;
+        if let Some(known) = self.lock().iter().find(|known| root.starts_with(&known.root)) {
             return Arc::clone(known);
         }
-        // A root inside the new one is served by the new one from now on: nothing is held twice.
-        open.retain(|workspace| !workspace.root.starts_with(&root));
         let workspace = Arc::new(Workspace::new(root, Arc::clone(&daemon.pool)));
-        open.push(Arc::clone(&workspace));
-        open.sort_by(|a, b| a.root.cmp(&b.root));
-        drop(open);
+        {
+            let mut open = self.lock();
+            // A root inside the new one is served by the new one from now on: nothing is held
+            // twice.
+            open.retain(|inner| !inner.root.starts_with(&workspace.root));
+            open.push(Arc::clone(&workspace));
+            open.sort_by(|a, b| a.root.cmp(&b.root));
+        }
         tracing::info!(root = %workspace.root.display(), "opened");
-        index(daemon, &workspace);
+        index(daemon, &workspace).await;
         workspace
     }
 
@@ -122,7 +137,9 @@ impl Workspaces {
         // A path that can't be looked at is reported by the walk, like any other.
         match roots::decide(path, &watched).ok()? {
             RootDecision::OneShot => None,
-            RootDecision::Watched(root) | RootDecision::New(root) => Some(self.open(daemon, root)),
+            RootDecision::Watched(root) | RootDecision::New(root) => {
+                Some(daemon.runtime.block_on(self.open(daemon, root)))
+            }
         }
     }
 
@@ -156,29 +173,50 @@ impl Workspace {
     }
 }
 
+/// A first crawl of a workspace.
+pub(crate) struct Crawl {
+    workspace: Arc<Workspace>,
+    daemon: Arc<Daemon>,
+    busy: Busy,
+}
+
 /// Indexes a new workspace in the background; queries are served meanwhile.
-fn index(daemon: &Arc<Daemon>, workspace: &Arc<Workspace>) {
-    let (daemon, workspace, busy) = (Arc::clone(daemon), Arc::clone(workspace), daemon.begin());
-    spawn::blocking(move || {
-        let started = Instant::now();
-        let stop = || *daemon.phase.borrow() != crate::lifecycle::Phase::Running;
-        let seen = |_, total| workspace.files_seen.store(total as u64, Ordering::Relaxed);
-        // Of its own, and gone afterwards: what its threads' allocators and parsers held on to
-        // goes back to the system, which is a third of the memory of a small workspace.
-        let crawled = spawn::pool("index").map_err(|error| error.to_string()).and_then(|pool| {
-            let crawled = workspace.synchronizer.crawl_on(&pool, &stop, &seen);
-            crawled.map_err(|error| error.to_string())
-        });
+async fn index(daemon: &Arc<Daemon>, workspace: &Arc<Workspace>) {
+    let crawl = Crawl {
+        workspace: Arc::clone(workspace),
+        daemon: Arc::clone(daemon),
+        busy: daemon.begin(),
+    };
+    if let Err(error) = daemon.workspaces.crawls.start_child(crawl).await {
         workspace.indexing.store(false, Ordering::Relaxed);
-        match crawled {
-            Ok(_) => {
-                let ms = workspace.indexed_since(started);
-                tracing::info!(root = %workspace.root.display(), ms, "indexed");
+        tracing::warn!(root = %workspace.root.display(), %error, "not indexed");
+    }
+}
+
+fn crawl(crawl: Crawl) -> ChildSpec {
+    let id = format!("crawl_{}", crawl.workspace.repository.snapshot().revision().epoch);
+    ChildSpec::once(id, |ctx| async move {
+        let Crawl { workspace, daemon, busy } = crawl;
+        ctx.blocking(None, move |checkpoint| {
+            let started = Instant::now();
+            let stop = || checkpoint.check().is_err() || *daemon.phase.borrow() != Phase::Running;
+            let seen = |_, total| workspace.files_seen.store(total as u64, Ordering::Relaxed);
+            // Of its own, and gone afterwards: what its threads' allocators and parsers held on to
+            // goes back to the system, which is a third of the memory of a small workspace.
+            let crawled = cpu::pool("index").map_err(|error| error.to_string()).and_then(|pool| {
+                let crawled = workspace.synchronizer.crawl_on(&pool, &stop, &seen);
+                crawled.map_err(|error| error.to_string())
+            });
+            workspace.indexing.store(false, Ordering::Relaxed);
+            let root = workspace.root.display();
+            match crawled {
+                Ok(_) => tracing::info!(%root, ms = workspace.indexed_since(started), "indexed"),
+                Err(error) => tracing::warn!(%root, error, "not indexed"),
             }
-            Err(error) => tracing::warn!(root = %workspace.root.display(), error, "not indexed"),
-        }
-        drop(busy);
-    });
+            drop(busy);
+        })
+        .await
+    })
 }
 
 /// One scope of several: files in the order of display, the revision of the only repository.

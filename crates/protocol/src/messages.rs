@@ -332,10 +332,23 @@ pub struct StatusResult {
     pub idle_exit_seconds: Option<u64>,
     /// Open connections.
     pub clients: u32,
+    /// Who is connected, in the order of coming.
+    #[serde(default)]
+    pub sessions: Vec<SessionStatus>,
     /// Memory, bytes.
     pub memory: MemoryStatus,
     /// Watched roots.
     pub workspaces: Vec<WorkspaceStatus>,
+}
+
+/// A connected client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SessionStatus {
+    /// Counts connections from 1, in the daemon's life.
+    pub session: u64,
+    /// What it said that it is: name and version. Empty before its `hello`.
+    pub client: String,
 }
 
 /// Where the memory is, in bytes.

@@ -6,8 +6,8 @@ use astscope_protocol::messages::{
     ByteRange, Cancel, Context, Delivery, ErrorCode, ErrorData, Explanation, Fix, HelloParams,
     HelloResult, IgnoreKind, Item, MatchRecord, MatcherSpec, MemoryStatus, OpenParams, PROTOCOL,
     ParseParams, ParseResult, Peer, PlanStep, Position, Progress, Range, Revision, RuleSource,
-    RunParams, ScanParams, Selection, SeverityOverrides, SkippedFile, StatusParams, StatusResult,
-    StopParams, Summary, SyntaxError, WorkspaceStatus,
+    RunParams, ScanParams, Selection, SessionStatus, SeverityOverrides, SkippedFile, StatusParams,
+    StatusResult, StopParams, Summary, SyntaxError, WorkspaceStatus,
 };
 use expect_test::{Expect, expect};
 use serde::Serialize;
@@ -275,6 +275,7 @@ fn open_status_and_stop() {
             uptime_seconds: 60,
             idle_exit_seconds: None,
             clients: 1,
+            sessions: vec![SessionStatus { session: 4, client: "test 1.0.0".into() }],
             memory: MemoryStatus {
                 text: 1,
                 trees: 2,
@@ -284,9 +285,7 @@ fn open_status_and_stop() {
             },
             workspaces: Vec::new(),
         },
-        &expect![[
-            r#"{"server":{"name":"astscope","version":"0.1.0"},"pid":7,"socket":"/run/user/7/astscope/daemon.sock","uptimeSeconds":60,"idleExitSeconds":null,"clients":1,"memory":{"text":1,"trees":2,"indexes":3,"residentAnon":5,"residentFile":6},"workspaces":[]}"#
-        ]],
+        &expect![[r#"{"server":{"name":"astscope","version":"0.1.0"},"pid":7,"socket":"/run/user/7/astscope/daemon.sock","uptimeSeconds":60,"idleExitSeconds":null,"clients":1,"sessions":[{"session":4,"client":"test 1.0.0"}],"memory":{"text":1,"trees":2,"indexes":3,"residentAnon":5,"residentFile":6},"workspaces":[]}"#]],
     );
 }
 

@@ -44,9 +44,6 @@ const SPAWNS: &[&str] = &[
 /// The crate that may: whatever it starts is supervised.
 const SPAWN_CRATE: &str = "crates/supervision/src/";
 
-/// The one file beside it, until what it starts has moved under a supervisor.
-const SPAWN_FILE: &str = "crates/daemon/src/spawn.rs";
-
 /// Keeps a thread busy for real, which a paused clock can't measure.
 const REAL_CLOCK_FILE: &str = "crates/supervision/src/probe.rs";
 
@@ -117,7 +114,6 @@ pub(super) fn check_spawns(tree: &Tree) -> Vec<Violation> {
             && path.contains("/src/")
             && !path.starts_with("crates/fixtures/");
         if !in_product
-            || path == SPAWN_FILE
             || path.starts_with(SPAWN_CRATE)
             || path.ends_with("tests.rs")
             || path.contains("/tests/")
@@ -241,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn spawning_belongs_to_supervision_and_one_file() {
+    fn spawning_belongs_to_supervision() {
         for token in SPAWNS {
             let text = format!("//! x\nfn f() {{ {token}(g) }}\n");
             assert_eq!(
@@ -249,9 +245,8 @@ mod tests {
                 ["crates/a/src/lib.rs:2"],
                 "{token}"
             );
-            for allowed in [SPAWN_FILE, "crates/supervision/src/driver.rs"] {
-                assert_eq!(check_spawns(&Tree::of([(allowed, text.as_str())])), []);
-            }
+            let allowed = "crates/supervision/src/driver.rs";
+            assert_eq!(check_spawns(&Tree::of([(allowed, text.as_str())])), []);
         }
     }
 

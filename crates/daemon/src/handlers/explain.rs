@@ -1,8 +1,8 @@
 //! `explain`: the plan of a `run`, carried out and counted, nothing sent.
 
 use super::query;
+use crate::daemon::Daemon;
 use crate::errors;
-use crate::lifecycle::Daemon;
 use crate::request::RequestContext;
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{Explanation, PlanStep, RunParams};

@@ -1,6 +1,6 @@
 //! `run` and `scan`: a fresh scope, a compiled query, matches streamed file by file.
 
-use crate::lifecycle::Daemon;
+use crate::daemon::Daemon;
 use crate::request::RequestContext;
 use crate::{errors, wire};
 use astscope_parsing::Limits;

@@ -1,10 +1,17 @@
 //! `status`: the daemon, its memory, and each workspace in numbers.
 
-use crate::lifecycle::Daemon;
+use crate::daemon::Daemon;
+use crate::gateway::Roll;
 use crate::workspaces::Workspace;
 use crate::{memory, wire};
-use astscope_protocol::messages::{MemoryStatus, StatusParams, StatusResult, WorkspaceStatus};
+use astscope_protocol::messages::{
+    MemoryStatus, SessionStatus, StatusParams, StatusResult, WorkspaceStatus,
+};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long `status` waits for the list of sessions, which it can do without.
+const ROLL_WITHIN: Duration = Duration::from_millis(500);
 
 pub(crate) fn status(daemon: &Daemon, params: &StatusParams) -> StatusResult {
     let workspaces = daemon.workspaces.all();
@@ -19,13 +26,21 @@ pub(crate) fn status(daemon: &Daemon, params: &StatusParams) -> StatusResult {
     StatusResult {
         server: daemon.peer(),
         pid: std::process::id(),
-        socket: daemon.socket.to_string_lossy().into_owned(),
+        socket: daemon.settings.socket.to_string_lossy().into_owned(),
         uptime_seconds: daemon.started.elapsed().as_secs(),
-        idle_exit_seconds: daemon.idle_exit.map(|idle| idle.as_secs()),
+        idle_exit_seconds: daemon.settings.idle_exit.map(|idle| idle.as_secs()),
         clients: *daemon.clients.borrow(),
+        sessions: sessions(daemon),
         memory,
         workspaces: workspaces.iter().map(|it| workspace(it, params.skipped_files)).collect(),
     }
+}
+
+/// The roll; empty while nobody calls it.
+fn sessions(daemon: &Daemon) -> Vec<SessionStatus> {
+    let present = daemon.runtime.block_on(daemon.gateway.sessions.call(ROLL_WITHIN, Roll::Call));
+    let present = present.unwrap_or_default().into_iter();
+    present.map(|(session, client)| SessionStatus { session, client }).collect()
 }
 
 /// One workspace in numbers.

@@ -43,6 +43,27 @@ fn a_client_that_vanishes_in_the_middle_of_its_answer_disturbs_nobody() {
 }
 
 #[test]
+fn whoever_is_connected_is_on_the_roll_and_whoever_left_is_not() {
+    let daemon = Daemon::start();
+    let mut stays = daemon.client();
+    let (silent, greeted) = (daemon.silent(), daemon.client());
+    let started = Instant::now();
+    let roll = |client: &mut Client| -> Vec<(u64, String)> {
+        let sessions = status(client).sessions.into_iter();
+        sessions.map(|session| (session.session, session.client)).collect()
+    };
+    let named = |session| (session, "test 0.0.0".to_owned());
+    let all = [named(1), (2, String::new()), named(3)];
+    while roll(&mut stays) != all {
+        assert!(started.elapsed() < PATIENCE, "{:?}", roll(&mut stays));
+    }
+    drop((silent, greeted));
+    while roll(&mut stays) != [named(1)] {
+        assert!(started.elapsed() < PATIENCE, "{:?}", roll(&mut stays));
+    }
+}
+
+#[test]
 fn a_client_that_says_no_more_has_given_its_requests_up() {
     let daemon = Daemon::start();
     let tree = long_answer();

@@ -116,7 +116,7 @@ fn a_conversation_is_these_lines() {
         --> {"jsonrpc":"2.0","id":8,"method":"rum"}
         <-- {"jsonrpc":"2.0","id":8,"error":{"code":-32601,"message":"there is no method `rum`","data":{"code":"unknown_method","retryable":false}}}
         --> {"jsonrpc":"2.0","id":9,"method":"status","params":{}}
-        <-- {"jsonrpc":"2.0","id":9,"result":{"server":{"name":"astscope","version":"1.2.3"},"pid":0,"socket":"/run/daemon.sock","uptimeSeconds":0,"idleExitSeconds":null,"clients":1,"memory":{"text":57,"trees":0,"indexes":0,"residentAnon":0,"residentFile":0},"workspaces":[{"root":"/tree","revision":{"epoch":0,"number":0},"indexing":false,"filesSeen":3,"filesParsed":3,"skipped":{},"languages":{"Rust":3},"sourceBytes":57,"nodes":52,"treeBytes":0,"indexedInMs":0}]}}
+        <-- {"jsonrpc":"2.0","id":9,"result":{"server":{"name":"astscope","version":"1.2.3"},"pid":0,"socket":"/run/daemon.sock","uptimeSeconds":0,"idleExitSeconds":null,"clients":1,"sessions":[{"session":1,"client":"nc 1"}],"memory":{"text":57,"trees":0,"indexes":0,"residentAnon":0,"residentFile":0},"workspaces":[{"root":"/tree","revision":{"epoch":0,"number":0},"indexing":false,"filesSeen":3,"filesParsed":3,"skipped":{},"languages":{"Rust":3},"sourceBytes":57,"nodes":52,"treeBytes":0,"indexedInMs":0}]}}
         --> {"jsonrpc":"2.0","id":10,"method":"stop","params":{"drain":true}}
         <-- {"jsonrpc":"2.0","id":10,"result":{}}
     "#]].assert_eq(&(transcript.join("\n") + "\n"));

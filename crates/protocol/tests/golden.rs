@@ -285,7 +285,9 @@ fn open_status_and_stop() {
             },
             workspaces: Vec::new(),
         },
-        &expect![[r#"{"server":{"name":"astscope","version":"0.1.0"},"pid":7,"socket":"/run/user/7/astscope/daemon.sock","uptimeSeconds":60,"idleExitSeconds":null,"clients":1,"sessions":[{"session":4,"client":"test 1.0.0"}],"memory":{"text":1,"trees":2,"indexes":3,"residentAnon":5,"residentFile":6},"workspaces":[]}"#]],
+        &expect![[
+            r#"{"server":{"name":"astscope","version":"0.1.0"},"pid":7,"socket":"/run/user/7/astscope/daemon.sock","uptimeSeconds":60,"idleExitSeconds":null,"clients":1,"sessions":[{"session":4,"client":"test 1.0.0"}],"memory":{"text":1,"trees":2,"indexes":3,"residentAnon":5,"residentFile":6},"workspaces":[]}"#
+        ]],
     );
 }
 

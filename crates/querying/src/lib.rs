@@ -15,6 +15,8 @@ pub mod execute;
 pub mod explain;
 pub mod pattern;
 pub mod rule;
+#[cfg(feature = "service")]
+pub mod service;
 
 pub use execute::{Bounds, Found, Gone, Interrupt, QueryError, Totals, execute};
 pub use explain::{Plan, explain};

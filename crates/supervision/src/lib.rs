@@ -167,7 +167,7 @@ pub use policy::{
 pub use pool::{
     CpuConfig, CpuError, CpuPool, CpuStatus, Executor, Inline, Job, Lane, Order, Pool, PoolConfig,
     PoolConfigError, PoolError, PoolState, PoolStatus, Process, ProcessError, ProcessRequest,
-    ProcessSpec, Threads, Worker,
+    ProcessSpec, Seat, Threads, Worker,
 };
 pub use probe::{Fault, Point, Probe};
 pub use registry::{NameTaken, Registry};

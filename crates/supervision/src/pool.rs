@@ -27,10 +27,12 @@ mod frame;
 mod jobs;
 mod keeper;
 mod process;
+mod seat;
 mod threads;
 
 pub use cpu::{CpuConfig, CpuError, CpuPool, CpuStatus};
 pub use process::{Process, ProcessError, ProcessRequest, ProcessSpec};
+pub use seat::Seat;
 pub use threads::{Executor, Inline, Job, Lane, Threads};
 
 use self::desk::Lease;
@@ -38,7 +40,7 @@ use self::door::Door;
 use self::keeper::{Keeper, Plan};
 use crate::{
     Address, CallError, ChildSpec, Reply, Service, SpecError, Stop, Strategy, Supervisor,
-    SupervisorSpec,
+    SupervisorSpec, later,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -274,7 +276,7 @@ impl<M: Send + 'static> Pool<M> {
     /// Dropping the future gives up the place in the queue; a worker that was just lent to it goes
     /// back.
     pub async fn checkout(&self, within: Duration) -> Result<Worker<M>, PoolError> {
-        let lease = self.door.checkout(Instant::now() + within, true).await?;
+        let lease = self.door.checkout(later(Instant::now(), within), true).await?;
         Ok(Worker { lease })
     }
 
@@ -282,7 +284,7 @@ impl<M: Send + 'static> Pool<M> {
     /// are out, the pool is [`Full`](PoolError::Full), and one that is being restarted is reported
     /// at once. `within` bounds the start of a worker beyond the size.
     pub async fn try_checkout(&self, within: Duration) -> Result<Worker<M>, PoolError> {
-        let lease = self.door.checkout(Instant::now() + within, false).await?;
+        let lease = self.door.checkout(later(Instant::now(), within), false).await?;
         Ok(Worker { lease })
     }
 

@@ -9,7 +9,7 @@ use super::door::{AskDesk, Door};
 use super::jobs::{JobId, Jobs};
 use super::threads::{Executor, Lane};
 use super::{Order, PoolConfig, PoolConfigError, PoolError};
-use crate::{Checkpoint, ChildSpec, Ctx, Exit, Init, Interrupted, Mailbox, Service, Stop};
+use crate::{Checkpoint, ChildSpec, Ctx, Exit, Init, Interrupted, Mailbox, Service, Stop, later};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -103,7 +103,7 @@ impl CpuPool {
         within: Duration,
         job: impl FnOnce(&Checkpoint) -> R + Send + 'static,
     ) -> Result<R, CpuError> {
-        let deadline = Instant::now() + within;
+        let deadline = later(Instant::now(), within);
         let lease = self.door.checkout(deadline, true).await?;
         let thread = Arc::clone(lease.worker());
         let stop = CancellationToken::new();

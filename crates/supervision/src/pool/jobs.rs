@@ -4,7 +4,7 @@
 //! then to say aloud that the thread is lost: it keeps its place, so the pool is smaller by one,
 //! until the job does return.
 
-use crate::{Emitter, EventKind};
+use crate::{Emitter, EventKind, later};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -75,7 +75,7 @@ impl Jobs {
 
     /// Nobody waits for this job any longer. Of no effect when it is done.
     pub(super) fn abandon(&self, id: JobId) {
-        let lost_at = Instant::now() + self.grace;
+        let lost_at = later(Instant::now(), self.grace);
         let mut running = self.lock();
         let Some(job) = running.jobs.get_mut(&id) else { return };
         job.lost_at = job.lost_at.min(lost_at);
@@ -117,7 +117,7 @@ impl Jobs {
 
     /// Tells all jobs to give up, and waits for them for their grace; not for those that had it.
     pub(super) async fn stop(&self) {
-        let deadline = Instant::now() + self.grace;
+        let deadline = later(Instant::now(), self.grace);
         let running: Vec<_> = self.lock().jobs.values().map(|job| job.stop.clone()).collect();
         running.iter().for_each(CancellationToken::cancel);
         while self.lock().n_hoped_for() > 0 && Instant::now() < deadline {

@@ -6,7 +6,7 @@
 
 use super::Worker;
 use super::frame::{self, FrameError};
-use crate::{CallError, Ctx, Exit, Init, Mailbox, Reply, Service};
+use crate::{CallError, Ctx, Exit, Init, Mailbox, Reply, Service, later};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::future::pending;
@@ -136,7 +136,7 @@ impl Worker<ProcessRequest> {
     /// When the future is dropped the process goes on with the request until its deadline, and its
     /// reply is discarded.
     pub async fn request(&self, within: Duration, bytes: Vec<u8>) -> Result<Vec<u8>, ProcessError> {
-        let deadline = Instant::now() + within;
+        let deadline = later(Instant::now(), within);
         let request = |reply| ProcessRequest { bytes, deadline, reply };
         match self.call(within, request).await {
             Ok(reply) => reply,

@@ -32,6 +32,13 @@ async fn case_87_seven_out_of_five_and_five_are_seven_workers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_patience_without_end_is_patience() {
+    let bench = Bench::new(config(1, 0)).await;
+    drop(bench.pool.checkout(Duration::MAX).await.unwrap());
+    drop(bench.pool.try_checkout(Duration::MAX).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
 async fn case_88_full_is_told_at_once_and_no_time_is_an_error() {
     let bench = Bench::new(config(1, 0)).await;
     let worker = bench.take().await;

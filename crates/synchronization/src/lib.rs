@@ -17,6 +17,8 @@
 
 pub mod read;
 pub mod roots;
+#[cfg(feature = "service")]
+pub mod service;
 pub mod walk;
 
 mod claims;

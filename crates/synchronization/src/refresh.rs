@@ -194,6 +194,39 @@ impl Synchronizer {
         })
     }
 
+    /// The watched root; `/` for one that answers queries outside every root.
+    pub fn root(&self) -> &Path {
+        self.reach.as_ref().map_or(Path::new("/"), Reach::root)
+    }
+
+    /// Looks, by stats alone, whether the whole root is what the repository holds.
+    ///
+    /// # Errors
+    /// When `stop` says so.
+    pub(crate) fn look(&self, stop: &(dyn Fn() -> bool + Sync)) -> Result<Look, RefreshError> {
+        let Some(reach) = &self.reach else { return Ok(Look::default()) };
+        let spec = WalkSpec::all_of(reach.root());
+        let walked = self.recall.walk(&self.pool, &spec, self.disk.now_ns(), stop)?;
+        if stop() {
+            return Err(RefreshError::Cancelled);
+        }
+        let snapshot = self.repository.snapshot();
+        let is_known = |found: &&Found| {
+            Job::look_up(&snapshot, found).is_some()
+                || snapshot.skip(&found.abs).is_some_and(|skip| skip.stamp.stat == found.stat)
+        };
+        let n_known = walked.files.iter().filter(is_known).count();
+        let totals = snapshot.totals();
+        let n_held = totals.files + totals.skipped.values().sum::<u64>();
+        let n_found = walked.files.len();
+        Ok(Look {
+            differs: n_known < n_found || n_held > n_found as u64,
+            n_found,
+            n_known,
+            revision: snapshot.revision(),
+        })
+    }
+
     /// Removes what a plain walk of the whole root no longer finds.
     fn prune(
         &self,
@@ -252,6 +285,16 @@ impl Synchronizer {
         }
         transaction.commit();
     }
+}
+
+/// What a look at the whole root has shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// Whether the repository holds something else.
+    pub(crate) differs: bool,
+    n_found: usize,
+    n_known: usize,
+    revision: Revision,
 }
 
 /// What became of one selected file.

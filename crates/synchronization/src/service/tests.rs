@@ -1,0 +1,194 @@
+//! The chain on a real directory: who is restarted with whom, and what each node is for.
+
+use super::*;
+use crate::{Disk, WalkSpec};
+use astscope_fixtures::Fixture;
+use astscope_repository::Repository;
+use astscope_supervision::{Recorder, Root};
+use std::path::Path;
+
+/// Far more than anything here takes: it only turns a hang into a failure.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+struct Bench {
+    fixture: Fixture,
+    repository: Arc<Repository>,
+    sync: SyncHandle,
+    root: Root,
+}
+
+/// Looks all the time.
+const RESTLESS: WatchConfig = WatchConfig {
+    every_min: Duration::from_millis(1),
+    every_max: Duration::from_millis(1),
+    pause_factor: 1,
+};
+/// Never looks.
+const BLIND: WatchConfig = WatchConfig {
+    every_min: Duration::from_hours(1),
+    every_max: Duration::from_hours(1),
+    pause_factor: 1,
+};
+
+impl Bench {
+    async fn new(files: &str, watch: WatchConfig) -> Self {
+        Self::with(files, watch, |engine| engine).await
+    }
+
+    async fn with(
+        files: &str,
+        watch: WatchConfig,
+        adjust: impl FnOnce(Synchronizer) -> Synchronizer,
+    ) -> Self {
+        let fixture = Fixture::parse(files);
+        let repository = Arc::new(Repository::new(1));
+        let threads = || rayon::ThreadPoolBuilder::new().num_threads(2).build();
+        let pool = Arc::new(threads().unwrap());
+        let engine = Synchronizer::new(Arc::clone(&repository), fixture.root(), pool);
+        let config = SyncConfig {
+            mailbox: 16,
+            restart_within: PATIENCE,
+            watch,
+            crawl_threads: Arc::new(move || threads().map_err(|error| error.to_string())),
+        };
+        let sync = SyncHandle::new(adjust(engine), config);
+        let tree = SupervisorSpec::new(Strategy::OneForOne)
+            .child(sync.supervisor().0)
+            .observer(Recorder::new());
+        let root = tree.start("workspace").await.unwrap();
+        Self { fixture, repository, sync, root }
+    }
+
+    async fn until(&self, what: impl Fn() -> bool) {
+        let waiting = async {
+            while !what() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.expect("it comes to pass");
+    }
+
+    fn files(&self) -> u64 {
+        self.repository.snapshot().totals().files
+    }
+
+    async fn see(&self) -> Result<Vec<String>, SyncError> {
+        let spec = WalkSpec::all_of(&self.fixture.root());
+        let scope = self.sync.refresh(spec, true, Arc::new(|| false), Arc::new(|_, _| {})).await?;
+        Ok(scope.files.iter().map(|file| file.record.file.text.to_string()).collect())
+    }
+
+    async fn child(&self, id: &str) -> ChildRef {
+        let path = format!("synchronization/{id}");
+        self.root.supervisor().child_at(&path).await.unwrap()
+    }
+
+    /// Incarnations of watcher, synchronizer and updater, once all three are up.
+    async fn incarnations(&self) -> [u64; 3] {
+        let mut all = [0; 3];
+        for (at, id) in ["file_watcher", "synchronizer", "incremental_updater"].iter().enumerate() {
+            let child = self.child(id).await;
+            child.await_ready(PATIENCE).await.unwrap();
+            all[at] = child.status().incarnation();
+        }
+        all
+    }
+
+    async fn kill(&self, id: &str) {
+        let child = self.child(id).await;
+        let before = child.status().incarnation();
+        child.kill();
+        self.until(|| child.status().is_up() && child.status().incarnation() > before).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_workspace_is_crawled_by_itself() {
+    let bench = Bench::new("//- /a.json\n1\n//- /b/c.json\n2\n", BLIND).await;
+    bench.until(|| !bench.sync.is_indexing()).await;
+    assert_eq!(bench.files(), 2);
+    assert!(bench.sync.indexed_in_ms().is_some());
+    assert_eq!(bench.sync.files_seen(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changes_is_parsed_before_anybody_asks() {
+    let bench = Bench::new("//- /a.json\n1\n", RESTLESS).await;
+    bench.until(|| !bench.sync.is_indexing()).await;
+    bench.fixture.write("b.json", "2\n");
+    bench.until(|| bench.files() == 2).await;
+    std::fs::remove_file(bench.fixture.root().join("a.json")).unwrap();
+    bench.until(|| bench.files() == 1).await;
+    assert_eq!(bench.see().await.unwrap(), ["2\n"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_and_a_crawl_see_what_is_there_now() {
+    let bench = Bench::new("//- /a.json\n1\n", BLIND).await;
+    assert_eq!(bench.see().await.unwrap(), ["1\n"]);
+    bench.fixture.write("b.json", "2\n");
+    assert_eq!(bench.see().await.unwrap(), ["1\n", "2\n"]);
+    bench.fixture.write("c.json", "3\n");
+    bench.sync.crawl(Arc::new(|| false), Arc::new(|_, _| {})).await.unwrap();
+    assert_eq!(bench.files(), 3);
+    let given_up = bench.sync.crawl(Arc::new(|| true), Arc::new(|_, _| {})).await;
+    assert!(matches!(given_up, Err(SyncError::Refresh(crate::RefreshError::Cancelled))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_4_a_watcher_takes_the_chain_along_and_an_updater_only_itself() {
+    let bench = Bench::new("//- /a.json\n1\n", BLIND).await;
+    assert_eq!(bench.incarnations().await, [1, 1, 1]);
+    bench.kill("incremental_updater").await;
+    assert_eq!(bench.incarnations().await, [1, 1, 2]);
+    bench.kill("synchronizer").await;
+    assert_eq!(bench.incarnations().await, [1, 2, 3]);
+    bench.kill("file_watcher").await;
+    assert_eq!(bench.incarnations().await, [2, 3, 4]);
+    assert_eq!(bench.see().await.unwrap(), ["1\n"], "and it works");
+}
+
+/// Holds whoever opens a file, until it is let go.
+struct Gate {
+    opened: Arc<AtomicU64>,
+    is_open: Arc<AtomicBool>,
+}
+
+impl Disk for Gate {
+    fn open(&self, path: &Path) -> std::io::Result<Box<dyn crate::read::OpenFile>> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        while !self.is_open.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+        crate::RealDisk.open(path)
+    }
+
+    fn now_ns(&self) -> i64 {
+        crate::RealDisk.now_ns()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_synchronizer_that_is_killed_costs_its_refreshes_and_crawls_anew() {
+    let (opened, is_open) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let gate = Gate { opened: Arc::clone(&opened), is_open: Arc::clone(&is_open) };
+    let files = "//- /a.json\n1\n//- /b.json\n2\n//- /c.json\n3\n";
+    let adjust = |engine: Synchronizer| engine.with_disk(Box::new(gate));
+    let bench = Bench::with(files, BLIND, adjust).await;
+    bench.until(|| opened.load(Ordering::Relaxed) > 0).await;
+    let refresh = bench.see();
+    tokio::pin!(refresh);
+    assert!(futures_are_pending(&mut refresh).await);
+    bench.child("synchronizer").await.kill();
+    is_open.store(true, Ordering::Relaxed);
+    assert!(matches!(refresh.await, Err(SyncError::Ended(_))));
+    // Nobody has finished the crawl, so the next incarnation does.
+    bench.until(|| !bench.sync.is_indexing()).await;
+    assert_eq!(bench.files(), 3);
+    assert_eq!(bench.see().await.unwrap().len(), 3);
+}
+
+/// Polls it once.
+async fn futures_are_pending<F: Future>(future: &mut std::pin::Pin<&mut F>) -> bool {
+    std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx).is_pending())).await
+}

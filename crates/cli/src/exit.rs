@@ -9,9 +9,9 @@ use astscope_protocol::messages::ErrorCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Matches were found, or a scan has no findings of severity error.
+    /// Matches were found, a scan has no findings of severity error, or the daemon is healthy.
     Success = 0,
-    /// `run` found nothing, or a scan has findings of severity error.
+    /// `run` found nothing, a scan has findings of severity error, or the daemon isn't healthy.
     Findings = 1,
     /// The command line is wrong.
     Usage = 2,
@@ -33,10 +33,13 @@ pub enum Exit {
     Unreachable = 69,
     /// The daemon or this program has a bug.
     Internal = 70,
-    /// The deadline passed or the daemon is overloaded: a retry may help.
+    /// The deadline passed, or the daemon is overloaded or restarts a part of itself: a retry may
+    /// help.
     TryLater = 75,
     /// The running daemon speaks another protocol version.
     Incompatible = 76,
+    /// The daemon wasn't started for what was asked.
+    NotAllowed = 77,
     /// The configuration asks for custom languages, which would load foreign code.
     CustomLanguage = 79,
     /// The editor can't be run.
@@ -48,8 +51,8 @@ pub enum Exit {
 /// The table in `astscope --help`.
 pub(crate) const TABLE: &str = "\
 Exit codes (as ast-grep's below 64):
-    0  matches found; a scan without findings of severity error
-    1  `run` found nothing; a scan with findings of severity error
+    0  matches found; a scan without findings of severity error; `health` finds nothing wrong
+    1  `run` found nothing; a scan with findings of severity error; `health` finds something wrong
     2  wrong command line
     3  no project, language or rule where one is needed
     6  a file can't be read or written, or changed since it was searched (-U skips it)
@@ -60,8 +63,9 @@ Exit codes (as ast-grep's below 64):
    33  unknown language
    69  the daemon can't be reached or started
    70  internal error
-   75  deadline passed or daemon overloaded; the same command may succeed later
+   75  deadline passed, daemon overloaded or restarting; the same command may succeed later
    76  the running daemon is incompatible with this program
+   77  the running daemon was not started for that (`serve --allow-debug`)
    79  the project asks for custom languages, which would load foreign code
   126  the editor can't be run
   130  interrupted";
@@ -82,10 +86,13 @@ impl Exit {
             ErrorCode::InvalidGlob => Self::InvalidGlob,
             ErrorCode::PathNotFound | ErrorCode::RootRefused | ErrorCode::FileSkipped => Self::File,
             ErrorCode::Cancelled => Self::Interrupted,
-            ErrorCode::DeadlineExceeded | ErrorCode::Overloaded | ErrorCode::ShuttingDown => {
-                Self::TryLater
-            }
+            ErrorCode::DeadlineExceeded
+            | ErrorCode::Overloaded
+            | ErrorCode::ShuttingDown
+            | ErrorCode::Restarting => Self::TryLater,
             ErrorCode::IncompatibleProtocol => Self::Incompatible,
+            ErrorCode::NotAllowed => Self::NotAllowed,
+            ErrorCode::NodeNotFound => Self::Usage,
             ErrorCode::MalformedRequest
             | ErrorCode::UnknownMethod
             | ErrorCode::InvalidParams
@@ -120,6 +127,7 @@ mod tests {
             Exit::Internal,
             Exit::TryLater,
             Exit::Incompatible,
+            Exit::NotAllowed,
             Exit::CustomLanguage,
             Exit::Editor,
             Exit::Interrupted,
@@ -129,7 +137,12 @@ mod tests {
 
     #[test]
     fn errors_that_a_retry_may_cure_exit_with_75() {
-        for code in [ErrorCode::DeadlineExceeded, ErrorCode::Overloaded, ErrorCode::ShuttingDown] {
+        for code in [
+            ErrorCode::DeadlineExceeded,
+            ErrorCode::Overloaded,
+            ErrorCode::ShuttingDown,
+            ErrorCode::Restarting,
+        ] {
             assert!(code.retryable());
             assert_eq!(Exit::of(code), Exit::TryLater);
         }

@@ -72,7 +72,8 @@ impl Failure {
         let Some(data) = &error.data else {
             return Self::new(Exit::Internal, "The daemon answered with an unknown error.")
                 .help("A newer daemon may be running: `astscope stop`, then try again.")
-                .cause(&error.message);
+                .cause(&error.message)
+                .logged(error);
         };
         let mut failure = Self::of_code(data.code);
         if let Some(help) = &data.help {
@@ -93,7 +94,18 @@ impl Failure {
         if let Some(place) = place_in(pattern, data) {
             failure.causes.push(place);
         }
+        // Whatever isn't the request's own fault has left more in the log than the answer says.
+        if matches!(failure.exit, Exit::Internal) || data.code == ErrorCode::Restarting {
+            failure = failure.logged(error);
+        }
         failure
+    }
+
+    /// Says under which name the daemon's log has the request, where the daemon gave it one.
+    fn logged(mut self, error: &RpcError) -> Self {
+        let id = error.request_id.as_ref();
+        self.causes.extend(id.map(|id| format!("request {id}; the daemon's log has more")));
+        self
     }
 
     fn of_code(code: ErrorCode) -> Self {
@@ -124,6 +136,14 @@ impl Failure {
                 .help("Give it more time with --deadline, or ask for what is parsed already with --no-wait."),
             ErrorCode::Overloaded => of("The daemon has too many requests.").help("Try again."),
             ErrorCode::ShuttingDown => of("The daemon is leaving.").help("Try again."),
+            ErrorCode::Restarting => {
+                of("The part of the daemon that ran the request had to be restarted.")
+                    .help("Try again.")
+            }
+            ErrorCode::NodeNotFound => of("The supervision tree has no such node.")
+                .help("`astscope tree` shows it; a path is the names from below the root, joined by `/`."),
+            ErrorCode::NotAllowed => of("The daemon was not started for that.")
+                .help("End it with `astscope stop`, and start it with `astscope serve --allow-debug`."),
             ErrorCode::IncompatibleProtocol => of("The daemon is incompatible with this program.")
                 .help("Stop it with the program that started it: `astscope stop`."),
             ErrorCode::MalformedRequest
@@ -239,8 +259,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_the_requests_own_fault_names_it_for_the_log() {
+        let of = |code| {
+            let mut error = RpcError::new(code, "it ended");
+            error.request_id = Some("3-17".to_owned());
+            Failure::remote(&error, None)
+        };
+        check(
+            &of(ErrorCode::Restarting),
+            expect![[r"
+                Error: The part of the daemon that ran the request had to be restarted.
+                Help: Try again.
+
+                ✖ Caused by
+                ╰▻ it ended
+                ╰▻ request 3-17; the daemon's log has more
+            "]],
+        );
+        assert_eq!(of(ErrorCode::Internal).causes.len(), 2);
+        assert_eq!(of(ErrorCode::UnknownLanguage).causes, ["it ended"]);
+    }
+
+    #[test]
     fn an_error_of_a_later_version_keeps_its_message() {
-        let error = RpcError { code: -32999, message: "frobnicated".to_owned(), data: None };
+        let error = RpcError {
+            code: -32999,
+            message: "frobnicated".to_owned(),
+            data: None,
+            request_id: None,
+        };
         let failure = Failure::remote(&error, None);
         assert_eq!(
             (failure.exit, failure.causes.as_slice()),

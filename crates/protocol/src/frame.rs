@@ -58,6 +58,8 @@ pub struct Notification {
 pub struct Response {
     /// The request's id; `None` where the request could not be read so far.
     pub id: Option<u64>,
+    /// The daemon's own name for the request, under which its log has it.
+    pub request_id: Option<String>,
     /// The result, or what went wrong.
     pub outcome: Result<Box<RawValue>, RpcError>,
 }
@@ -77,6 +79,10 @@ pub struct RpcError {
         deserialize_with = "data_if_understood"
     )]
     pub data: Option<Box<ErrorData>>,
+    /// The daemon's own name for the request, where a [`Client`](crate::Client) received the
+    /// error. On the wire it stands beside the error, in the [`Response`].
+    #[serde(skip)]
+    pub request_id: Option<String>,
 }
 
 impl RpcError {
@@ -84,7 +90,12 @@ impl RpcError {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         let retryable = code.retryable();
         let data = ErrorData { code, retryable, help: None, causes: Vec::new(), offset: None };
-        Self { code: code.number(), message: message.into(), data: Some(Box::new(data)) }
+        Self {
+            code: code.number(),
+            message: message.into(),
+            data: Some(Box::new(data)),
+            request_id: None,
+        }
     }
 
     /// The stable identifier, where this build knows it.
@@ -173,13 +184,17 @@ pub fn encode_response<R: Serialize + ?Sized>(
     id: u64,
     result: &R,
 ) -> Result<(), EncodeError> {
-    #[derive(Serialize)]
-    struct Line<'a, R: ?Sized> {
-        jsonrpc: &'static str,
-        id: u64,
-        result: &'a R,
-    }
-    append(out, &Line { jsonrpc: JSONRPC, id, result })
+    append(out, &ResultLine { jsonrpc: JSONRPC, id, request_id: None, result })
+}
+
+/// As [`encode_response`], with the daemon's own name for the request.
+pub fn encode_tagged_response<R: Serialize + ?Sized>(
+    out: &mut Vec<u8>,
+    id: u64,
+    request_id: &str,
+    result: &R,
+) -> Result<(), EncodeError> {
+    append(out, &ResultLine { jsonrpc: JSONRPC, id, request_id: Some(request_id), result })
 }
 
 /// Appends the line of a request's failure to `out`; the id is `null` where none could be read.
@@ -188,13 +203,37 @@ pub fn encode_error(
     id: Option<u64>,
     error: &RpcError,
 ) -> Result<(), EncodeError> {
-    #[derive(Serialize)]
-    struct Line<'a> {
-        jsonrpc: &'static str,
-        id: Option<u64>,
-        error: &'a RpcError,
-    }
-    append(out, &Line { jsonrpc: JSONRPC, id, error })
+    append(out, &ErrorLine { jsonrpc: JSONRPC, id, request_id: None, error })
+}
+
+/// As [`encode_error`], with the daemon's own name for the request.
+pub fn encode_tagged_error(
+    out: &mut Vec<u8>,
+    id: Option<u64>,
+    request_id: &str,
+    error: &RpcError,
+) -> Result<(), EncodeError> {
+    append(out, &ErrorLine { jsonrpc: JSONRPC, id, request_id: Some(request_id), error })
+}
+
+/// The request's name stands before the result, which may be long: whoever reads a recorded line
+/// finds it without scrolling.
+#[derive(Serialize)]
+struct ResultLine<'a, R: ?Sized> {
+    jsonrpc: &'static str,
+    id: u64,
+    #[serde(rename = "requestId", skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    result: &'a R,
+}
+
+#[derive(Serialize)]
+struct ErrorLine<'a> {
+    jsonrpc: &'static str,
+    id: Option<u64>,
+    #[serde(rename = "requestId", skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    error: &'a RpcError,
 }
 
 /// Appends `message` as one line, or nothing.
@@ -232,16 +271,36 @@ mod tests {
         encode_notification(&mut out, method::CANCEL, &Cancel { id: 7 }).unwrap();
         encode_response(&mut out, 7, &serde_json::json!({})).unwrap();
         encode_error(&mut out, Some(7), &RpcError::new(ErrorCode::Overloaded, "too much")).unwrap();
-        encode_error(&mut out, None, &RpcError { code: -32700, message: "?".into(), data: None })
-            .unwrap();
+        let unread = RpcError { code: -32700, message: "?".into(), data: None, request_id: None };
+        encode_error(&mut out, None, &unread).unwrap();
+        encode_tagged_response(&mut out, 7, "3-17", &serde_json::json!({})).unwrap();
+        encode_tagged_error(&mut out, Some(7), "3-18", &unread).unwrap();
         expect![[r#"
             {"jsonrpc":"2.0","id":7,"method":"stop","params":{"drain":true}}
             {"jsonrpc":"2.0","method":"$/cancel","params":{"id":7}}
             {"jsonrpc":"2.0","id":7,"result":{}}
             {"jsonrpc":"2.0","id":7,"error":{"code":-32802,"message":"too much","data":{"code":"overloaded","retryable":true}}}
             {"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"?"}}
+            {"jsonrpc":"2.0","id":7,"requestId":"3-17","result":{}}
+            {"jsonrpc":"2.0","id":7,"requestId":"3-18","error":{"code":-32700,"message":"?"}}
         "#]]
         .assert_eq(&text(out));
+    }
+
+    #[test]
+    fn the_daemons_name_for_a_request_is_read_if_it_is_a_string() {
+        for (member, expected) in [
+            (r#""requestId":"3-17","#, Some("3-17")),
+            (r#""requestId":3,"#, None),
+            (r#""requestId":null,"#, None),
+            ("", None),
+        ] {
+            let line = format!(r#"{{"jsonrpc":"2.0","id":1,{member}"result":{{}}}}"#);
+            let Ok(Incoming::Response(response)) = parse(line.as_bytes()) else {
+                panic!("not a response: {line}")
+            };
+            assert_eq!(response.request_id.as_deref(), expected);
+        }
     }
 
     #[test]

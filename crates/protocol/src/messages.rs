@@ -5,8 +5,14 @@
 //! describes the same to somebody who writes a client in another language.
 
 mod matches;
+mod operations;
 
 pub use matches::Matches;
+pub use operations::{
+    HealthDetail, HealthParams, HealthResult, HealthStatus, HealthVerdict, KillParams,
+    RequestCounts, ServiceHealth, TreeFormat, TreeParams, TreeResult, WORKSPACE_SERVICES,
+    WorkspaceHealth,
+};
 
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
@@ -30,6 +36,13 @@ pub mod method {
     pub const OPEN: &str = "open";
     /// [`StatusParams`](super::StatusParams) → [`StatusResult`](super::StatusResult).
     pub const STATUS: &str = "status";
+    /// [`TreeParams`](super::TreeParams) → [`TreeResult`](super::TreeResult).
+    pub const TREE: &str = "tree";
+    /// [`HealthParams`](super::HealthParams) → [`HealthResult`](super::HealthResult).
+    pub const HEALTH: &str = "health";
+    /// [`KillParams`](super::KillParams) → `{}`, once the node is told; only where the daemon was
+    /// started for it.
+    pub const KILL: &str = "debug/kill";
     /// [`StopParams`](super::StopParams) → `{}`, before the daemon leaves.
     pub const STOP: &str = "stop";
     /// Notification to the server: [`Cancel`](super::Cancel).
@@ -720,6 +733,8 @@ pub enum ErrorCode {
     RootRefused,
     /// A file can't be parsed: empty, not UTF-8, too large (-32022).
     FileSkipped,
+    /// The supervision tree has no node of that path (-32023).
+    NodeNotFound,
     /// The client gave the request up (-32800).
     Cancelled,
     /// The deadline passed (-32801).
@@ -728,6 +743,10 @@ pub enum ErrorCode {
     Overloaded,
     /// The daemon is leaving (-32803).
     ShuttingDown,
+    /// The part of the daemon that ran the request ended before its answer (-32804).
+    Restarting,
+    /// The daemon wasn't started for that (-32805).
+    NotAllowed,
     /// A bug of ours (-32603).
     Internal,
 }
@@ -749,15 +768,21 @@ impl ErrorCode {
             Self::PathNotFound => -32020,
             Self::RootRefused => -32021,
             Self::FileSkipped => -32022,
+            Self::NodeNotFound => -32023,
             Self::Cancelled => -32800,
             Self::DeadlineExceeded => -32801,
             Self::Overloaded => -32802,
             Self::ShuttingDown => -32803,
+            Self::Restarting => -32804,
+            Self::NotAllowed => -32805,
         }
     }
 
     /// Whether the same request may succeed later without a change.
     pub fn retryable(self) -> bool {
-        matches!(self, Self::DeadlineExceeded | Self::Overloaded | Self::ShuttingDown)
+        matches!(
+            self,
+            Self::DeadlineExceeded | Self::Overloaded | Self::ShuttingDown | Self::Restarting
+        )
     }
 }

@@ -3,11 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
 use astscope_protocol::messages::{
-    ByteRange, Cancel, Context, Delivery, ErrorCode, ErrorData, Explanation, Fix, HelloParams,
-    HelloResult, IgnoreKind, Item, MatchRecord, MatcherSpec, MemoryStatus, OpenParams, PROTOCOL,
-    ParseParams, ParseResult, Peer, PlanStep, Position, Progress, Range, Revision, RuleSource,
-    RunParams, ScanParams, Selection, SessionStatus, SeverityOverrides, SkippedFile, StatusParams,
-    StatusResult, StopParams, Summary, SyntaxError, WorkspaceStatus,
+    ByteRange, Cancel, Context, Delivery, ErrorCode, ErrorData, Explanation, Fix, HealthDetail,
+    HealthParams, HealthResult, HealthStatus, HealthVerdict, HelloParams, HelloResult, IgnoreKind,
+    Item, KillParams, MatchRecord, MatcherSpec, MemoryStatus, OpenParams, PROTOCOL, ParseParams,
+    ParseResult, Peer, PlanStep, Position, Progress, Range, RequestCounts, Revision, RuleSource,
+    RunParams, ScanParams, Selection, ServiceHealth, SessionStatus, SeverityOverrides, SkippedFile, StatusParams,
+    StatusResult, StopParams, Summary, SyntaxError, TreeFormat, TreeParams, TreeResult,
+    WORKSPACE_SERVICES, WorkspaceHealth, WorkspaceStatus,
 };
 use expect_test::{Expect, expect};
 use serde::Serialize;
@@ -289,6 +291,68 @@ fn open_status_and_stop() {
             r#"{"server":{"name":"astscope","version":"0.1.0"},"pid":7,"socket":"/run/user/7/astscope/daemon.sock","uptimeSeconds":60,"idleExitSeconds":null,"clients":1,"sessions":[{"session":4,"client":"test 1.0.0"}],"memory":{"text":1,"trees":2,"indexes":3,"residentAnon":5,"residentFile":6},"workspaces":[]}"#
         ]],
     );
+}
+
+#[test]
+fn tree_and_kill() {
+    for (format, json) in [
+        (TreeFormat::Text, r#"{"format":"text"}"#),
+        (TreeFormat::Json, r#"{"format":"json"}"#),
+        (TreeFormat::Mermaid, r#"{"format":"mermaid"}"#),
+    ] {
+        assert_eq!(serde_json::to_string(&TreeParams { format }).unwrap(), json);
+        assert_eq!(serde_json::from_str::<TreeParams>(json).unwrap().format, format);
+    }
+    assert_eq!(serde_json::from_str::<TreeParams>("{}").unwrap().format, TreeFormat::Text);
+    let tree = serde_json::value::to_raw_value(&serde_json::json!({"id":"daemon"})).unwrap();
+    check(&TreeResult { tree: Some(tree), text: None }, &expect![[r#"{"tree":{"id":"daemon"}}"#]]);
+    check(
+        &TreeResult { tree: None, text: Some("daemon\n".into()) },
+        &expect![[r#"{"text":"daemon\n"}"#]],
+    );
+    check(
+        &KillParams { path: "gateway/listener".into() },
+        &expect![[r#"{"path":"gateway/listener"}"#]],
+    );
+}
+
+#[test]
+fn health() {
+    check(&HealthParams {}, &expect![["{}"]]);
+    let service = |name: &str, verdict| ServiceHealth {
+        name: name.into(),
+        alive: verdict != HealthVerdict::Down && verdict != HealthVerdict::Restarting,
+        verdict,
+    };
+    let verdicts = [
+        HealthVerdict::NotReady,
+        HealthVerdict::Restarting,
+        HealthVerdict::Hung,
+        HealthVerdict::Down,
+    ];
+    let services = WORKSPACE_SERVICES.iter().zip(verdicts);
+    check(
+        &HealthResult {
+            status: HealthStatus::Degraded,
+            timestamp_ms: 1_795_271_573_392,
+            workspaces: vec![WorkspaceHealth {
+                root: "/p".into(),
+                status: HealthStatus::Failed,
+                services: services.map(|(name, verdict)| service(name, verdict)).collect(),
+            }],
+            details: vec![HealthDetail {
+                name: "gateway".into(),
+                verdict: HealthVerdict::Healthy,
+                value: Some("2 clients".into()),
+            }],
+            requests: RequestCounts { total: 9, failed: 1, p50_us: 2, p95_us: 3, p99_us: 4 },
+        },
+        &expect![[
+            r#"{"status":"degraded","timestampMs":1795271573392,"workspaces":[{"root":"/p","status":"failed","services":[{"name":"repository_core","alive":true,"verdict":"not_ready"},{"name":"repository_enhanced","alive":false,"verdict":"restarting"},{"name":"pattern_matcher_core","alive":true,"verdict":"hung"},{"name":"file_watcher","alive":false,"verdict":"down"}]}],"details":[{"name":"gateway","verdict":"healthy","value":"2 clients"}],"requests":{"total":9,"failed":1,"p50Us":2,"p95Us":3,"p99Us":4}}"#
+        ]],
+    );
+    let least: HealthResult = serde_json::from_str("{}").unwrap();
+    assert_eq!((least.status, least.requests.total), (HealthStatus::Healthy, 0));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The receiving side: from bytes to typed events.
 
 use super::{CallError, Event, Outcome};
-use crate::frame::{Chunk, ChunkAssembler, Incoming, LineDecoder, parse, read_item};
+use crate::frame::{Chunk, ChunkAssembler, Incoming, LineDecoder, RpcError, parse, read_item};
 use crate::messages::method;
 use serde::Deserialize;
 use std::io::{self, Read};
@@ -104,7 +104,8 @@ fn understand(line: &[u8], assembler: &mut ChunkAssembler) -> Result<Option<Rece
     }
     let notification = match parse(line).map_err(CallError::Malformed)? {
         Incoming::Response(response) => {
-            let (id, outcome) = (response.id, response.outcome);
+            let (id, request_id) = (response.id, response.request_id);
+            let outcome = response.outcome.map_err(|error| RpcError { request_id, ..error });
             return Ok(Some(Received::Response { id, outcome }));
         }
         Incoming::Notification(notification) => notification,

@@ -41,6 +41,8 @@ struct Envelope<'a> {
     jsonrpc: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "requestId", deserialize_with = "present")]
+    request_id: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     method: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -115,7 +117,8 @@ fn response(envelope: &Envelope<'_>, id: Option<u64>) -> Result<Incoming, Reject
     if id.is_none() && (outcome.is_ok() || envelope.id.is_none_or(|id| id.get() != "null")) {
         return Err(malformed(None, "a response must have the `id` of its request"));
     }
-    Ok(Incoming::Response(Response { id, outcome }))
+    let request_id = envelope.request_id.and_then(typed);
+    Ok(Incoming::Response(Response { id, request_id, outcome }))
 }
 
 /// The parameters: by name or not at all. `null` counts as absent.
@@ -159,10 +162,10 @@ mod tests {
             Ok(Incoming::Notification(Notification { method, params })) => {
                 format!("notification {method} {params}")
             }
-            Ok(Incoming::Response(Response { id, outcome: Ok(result) })) => {
+            Ok(Incoming::Response(Response { id, outcome: Ok(result), .. })) => {
                 format!("response {id:?} {result}")
             }
-            Ok(Incoming::Response(Response { id, outcome: Err(error) })) => {
+            Ok(Incoming::Response(Response { id, outcome: Err(error), .. })) => {
                 format!("response {id:?} error {} {error}", error.code)
             }
             Err(Rejected { id, error }) => format!("{id:?} {} {error}", error.code),

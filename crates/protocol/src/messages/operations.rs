@@ -1,0 +1,156 @@
+//! What is asked about the daemon itself by whoever operates it: its supervision tree, its
+//! health, and the end of one of its parts. Apart from the requests about code, which is what
+//! nearly all clients are for.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// The services that each workspace's health names, in this order.
+pub const WORKSPACE_SERVICES: [&str; 4] =
+    ["repository_core", "repository_enhanced", "pattern_matcher_core", "file_watcher"];
+
+/// Asks for the supervision tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TreeParams {
+    /// How to write it.
+    pub format: TreeFormat,
+}
+
+/// How the supervision tree is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TreeFormat {
+    /// A line for each node.
+    #[default]
+    Text,
+    /// An object for each node.
+    Json,
+    /// A Mermaid flow chart.
+    Mermaid,
+}
+
+/// The supervision tree, in one of two forms.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TreeResult {
+    /// The root's object, for the format `json`. Raw: a client passes it on, and the daemon's
+    /// crates may add to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tree: Option<Box<RawValue>>,
+    /// The text, for the other formats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// Asks for the daemon's health.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HealthParams {}
+
+/// How well the daemon can do its work.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HealthResult {
+    /// The daemon's as a whole.
+    pub status: HealthStatus,
+    /// When it was looked at: milliseconds since 1970, UTC.
+    pub timestamp_ms: u64,
+    /// Each workspace's.
+    pub workspaces: Vec<WorkspaceHealth>,
+    /// Of parts that belong to no workspace.
+    pub details: Vec<HealthDetail>,
+    /// What became of the requests so far.
+    pub requests: RequestCounts,
+}
+
+/// A verdict on a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthStatus {
+    /// Every part does its work.
+    #[default]
+    Healthy,
+    /// Some part doesn't, and requests may fail or wait.
+    Degraded,
+    /// No request can be answered.
+    Failed,
+}
+
+/// A verdict on one part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthVerdict {
+    /// It does its work.
+    #[default]
+    Healthy,
+    /// It runs and can't do its work yet.
+    NotReady,
+    /// It ended and is being started again.
+    Restarting,
+    /// It runs and has made no progress for too long.
+    Hung,
+    /// It doesn't run.
+    Down,
+}
+
+/// The health of a workspace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WorkspaceHealth {
+    /// Resolved path.
+    pub root: String,
+    /// The workspace's as a whole.
+    pub status: HealthStatus,
+    /// Of its services, by [`WORKSPACE_SERVICES`].
+    pub services: Vec<ServiceHealth>,
+}
+
+/// The health of a service of a workspace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServiceHealth {
+    /// One of [`WORKSPACE_SERVICES`].
+    pub name: String,
+    /// Whether it runs.
+    pub alive: bool,
+    /// Whether it does its work.
+    pub verdict: HealthVerdict,
+}
+
+/// The health of a part that belongs to no workspace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HealthDetail {
+    /// The part's name.
+    pub name: String,
+    /// Whether it does its work.
+    pub verdict: HealthVerdict,
+    /// What it says of itself, in a few words for a person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+}
+
+/// What became of the requests since the daemon started, and how long they took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RequestCounts {
+    /// Answered in all.
+    pub total: u64,
+    /// Answered with an error that isn't the request's own fault.
+    pub failed: u64,
+    /// Microseconds within which half of them were answered.
+    pub p50_us: u64,
+    /// The same for 95 of 100.
+    pub p95_us: u64,
+    /// The same for 99 of 100.
+    pub p99_us: u64,
+}
+
+/// Ends one node of the supervision tree, to see what becomes of the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct KillParams {
+    /// The names of the nodes from below the root down to it, joined by `/`.
+    pub path: String,
+}

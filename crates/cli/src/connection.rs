@@ -3,39 +3,58 @@
 use crate::backend::{Backend, BackendError, OnEvent};
 use crate::daemon_start;
 use crate::failure::Failure;
-use astscope_protocol::client::{CallError, Client, Event};
+use astscope_protocol::client::{CallError, Client, ReadRequest, RetryingClient};
 use astscope_protocol::messages::{
     Explanation, ParseParams, ParseResult, RunParams, ScanParams, StatusParams, StatusResult,
-    StopParams, Summary, method,
+    StopParams, Summary,
 };
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Connects, until nobody waits for it any more.
+type Connect<E> = fn(Option<Instant>) -> Result<Client, E>;
 
 /// The daemon, connected or not.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Daemon {
-    client: Option<Client>,
+    client: RetryingClient<Connect<BackendError>>,
     interrupted: Arc<AtomicBool>,
+    handles_interrupts: bool,
+}
+
+impl Default for Daemon {
+    fn default() -> Self {
+        let connect = |until| daemon_start::connect_or_start(until).map_err(unreachable);
+        Self {
+            client: RetryingClient::new(connect),
+            interrupted: Arc::default(),
+            handles_interrupts: false,
+        }
+    }
 }
 
 impl Daemon {
-    /// The connection; starts a daemon if none runs.
-    fn client(&mut self) -> Result<&mut Client, BackendError> {
-        let client = match self.client.take() {
-            Some(client) => client,
-            None => self.connect()?,
-        };
-        Ok(self.client.insert(client))
+    /// Asks the daemon, and starts one if none runs.
+    fn read<R: DeserializeOwned>(
+        &mut self,
+        read: ReadRequest<'_>,
+        on_event: OnEvent<'_>,
+    ) -> Result<R, BackendError> {
+        self.handle_interrupts();
+        self.client.call_streaming(read, on_event)
     }
 
-    fn connect(&self) -> Result<Client, BackendError> {
-        let client = daemon_start::connect_or_start().map_err(unreachable)?;
-        let (canceller, interrupted) = (client.canceller(), Arc::clone(&self.interrupted));
-        // The first Ctrl-C gives the request up and lets the client end in order: no half-written
-        // file, no terminal in raw mode. The second one doesn't wait for the daemon.
+    /// The first Ctrl-C gives the request up and lets the client end in order: no half-written
+    /// file, no terminal in raw mode. The second one doesn't wait for the daemon, and neither does
+    /// one that comes before there is a connection.
+    fn handle_interrupts(&mut self) {
+        if std::mem::replace(&mut self.handles_interrupts, true) {
+            return;
+        }
+        let (canceller, interrupted) = (self.client.canceller(), Arc::clone(&self.interrupted));
         let handled = ctrlc::set_handler(move || {
             if interrupted.swap(true, Ordering::SeqCst) || canceller.cancel().is_err() {
                 std::process::exit(crate::exit::Exit::Interrupted.code().into());
@@ -43,17 +62,31 @@ impl Daemon {
         });
         // Without a handler Ctrl-C ends the process, and the daemon sees that the client is gone.
         drop(handled);
-        Ok(client)
     }
+}
 
-    fn call<P: Serialize, R: DeserializeOwned>(
-        &mut self,
-        method: &str,
-        params: &P,
-        mut on_event: impl FnMut(Event) -> ControlFlow<()>,
-    ) -> Result<R, BackendError> {
-        let client = self.client()?;
-        Ok(client.call_streaming(method, params, &mut on_event)?)
+/// Asks the daemon that runs; `None` if none does. It starts none: these requests are about the
+/// daemon, and that there is none is an answer.
+fn read_of_running<R: DeserializeOwned>(read: ReadRequest<'_>) -> Result<Option<R>, BackendError> {
+    /// Why there is no answer.
+    enum Unanswered {
+        NotRunning,
+        Failed(BackendError),
+    }
+    impl From<CallError> for Unanswered {
+        fn from(error: CallError) -> Self {
+            Self::Failed(error.into())
+        }
+    }
+    let connect: Connect<Unanswered> = |_until| match daemon_start::connect_to_running() {
+        Ok(Some(client)) => Ok(client),
+        Ok(None) => Err(Unanswered::NotRunning),
+        Err(failure) => Err(Unanswered::Failed(unreachable(failure))),
+    };
+    match RetryingClient::new(connect).call(read) {
+        Ok(result) => Ok(Some(result)),
+        Err(Unanswered::NotRunning) => Ok(None),
+        Err(Unanswered::Failed(error)) => Err(error),
     }
 }
 
@@ -63,7 +96,7 @@ fn unreachable(failure: Failure) -> BackendError {
 
 impl Backend for Daemon {
     fn run(&mut self, params: &RunParams, on_event: OnEvent<'_>) -> Result<Summary, BackendError> {
-        self.call(method::RUN, params, on_event)
+        self.read(ReadRequest::Run(params), on_event)
     }
 
     fn scan(
@@ -71,7 +104,7 @@ impl Backend for Daemon {
         params: &ScanParams,
         on_event: OnEvent<'_>,
     ) -> Result<Summary, BackendError> {
-        self.call(method::SCAN, params, on_event)
+        self.read(ReadRequest::Scan(params), on_event)
     }
 
     fn explain(
@@ -79,18 +112,15 @@ impl Backend for Daemon {
         params: &RunParams,
         on_event: OnEvent<'_>,
     ) -> Result<Explanation, BackendError> {
-        self.call(method::EXPLAIN, params, on_event)
+        self.read(ReadRequest::Explain(params), on_event)
     }
 
     fn parse(&mut self, params: &ParseParams) -> Result<ParseResult, BackendError> {
-        self.call(method::PARSE, params, |_| ControlFlow::Continue(()))
+        self.read(ReadRequest::Parse(params), &mut |_| ControlFlow::Continue(()))
     }
 
     fn status(&mut self, params: &StatusParams) -> Result<Option<StatusResult>, BackendError> {
-        match daemon_start::connect_to_running().map_err(unreachable)? {
-            Some(mut client) => Ok(Some(client.call(method::STATUS, params)?)),
-            None => Ok(None),
-        }
+        read_of_running(ReadRequest::Status(params))
     }
 
     fn stop(&mut self, params: &StopParams) -> Result<bool, BackendError> {

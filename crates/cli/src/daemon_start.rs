@@ -60,14 +60,17 @@ pub(crate) fn bad_runtime_dir(error: &RuntimeDirError) -> Failure {
     Failure::new(Exit::Unreachable, "There is no place for the daemon's socket.").source(error)
 }
 
-/// A connection to a daemon of this program's version or a later one.
-pub(crate) fn connect_or_start() -> Result<Client, Failure> {
+/// A connection to a daemon of this program's version or a later one. Nobody waits for it longer
+/// than `until`.
+pub(crate) fn connect_or_start(until: Option<Instant>) -> Result<Client, Failure> {
     let dir = runtime_dir()?;
     let socket = dir.socket();
-    let deadline = Instant::now() + CONNECT_TIMEOUT;
+    let patience = Instant::now() + CONNECT_TIMEOUT;
+    let deadline = until.map_or(patience, |until| until.min(patience));
     let mut asked_to_leave = false;
     loop {
-        let mut next = match Client::connect(&socket, this_program(), GREETING_TIMEOUT) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut next = match Client::connect(&socket, this_program(), left.min(GREETING_TIMEOUT)) {
             Ok((_, hello)) if is_older(&hello) && may_start() => Next::Replace,
             Ok((client, _)) => return Ok(client),
             Err(error) => after(error),
@@ -83,7 +86,7 @@ pub(crate) fn connect_or_start() -> Result<Client, Failure> {
         }
         match next {
             Next::Start => {
-                if start(&dir)? == Started::Busy {
+                if start(&dir, left.min(READY_TIMEOUT))? == Started::Busy {
                     pause()?;
                 }
             }
@@ -206,10 +209,10 @@ fn cannot_start(error: &io::Error) -> Failure {
 }
 
 /// Starts this program's daemon, apart from our terminal, and waits until it listens.
-fn start(dir: &RuntimeDir) -> Result<Started, Failure> {
+fn start(dir: &RuntimeDir, timeout: Duration) -> Result<Started, Failure> {
     dir.prepare().map_err(|error| bad_runtime_dir(&error))?;
     let mut child = spawn(dir).map_err(|error| cannot_start(&error))?;
-    let said = first_line(&mut child, READY_TIMEOUT).map_err(|error| cannot_start(&error))?;
+    let said = first_line(&mut child, timeout).map_err(|error| cannot_start(&error))?;
     match said.as_deref() {
         Some("ready") => Ok(Started::Ready),
         Some("busy") => Ok(Started::Busy),

@@ -5,8 +5,10 @@
 
 mod connect;
 mod receive;
+mod retry;
 
 pub use connect::ConnectError;
+pub use retry::{ReadCanceller, ReadRequest, RetryingClient};
 
 use crate::frame::{
     ChunksTooLarge, EncodeError, HalfLine, LineTooLong, Rejected, RpcError, encode_notification,
@@ -100,6 +102,12 @@ impl CallError {
     /// The daemon's error code, if the daemon answered with an error.
     pub fn code(&self) -> Option<ErrorCode> {
         if let Self::Remote(error) = self { error.error_code() } else { None }
+    }
+
+    /// The daemon's own name for the request that failed, if the daemon answered with an error and
+    /// gave it one: its log has more under this name.
+    pub fn request_id(&self) -> Option<&str> {
+        if let Self::Remote(error) = self { error.request_id.as_deref() } else { None }
     }
 
     /// Whether the connection can't be used any more.

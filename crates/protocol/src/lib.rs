@@ -11,7 +11,8 @@
 //! - [`frame`]: how it becomes lines, and lines become messages again. No IO, so that the
 //!   daemon (tokio) and the client (blocking) share it.
 //! - [`runtime_dir`]: where the socket is, and why it can be trusted.
-//! - [`client`]: a connection, calls, streamed answers, cancellation.
+//! - [`client`]: a connection, calls, streamed answers, cancellation; reads that survive the
+//!   restart of a part of the daemon.
 //!
 //! Invariants: unknown fields and notifications are ignored; `hello` comes first; no side holds
 //! more than one line's cap of another's unfinished line; a bad line costs only itself.
@@ -68,11 +69,14 @@ pub mod runtime_dir;
 
 pub mod client;
 
-pub use client::{CallError, Canceller, Client, ConnectError, Event};
+pub use client::{
+    CallError, Canceller, Client, ConnectError, Event, ReadCanceller, ReadRequest, RetryingClient,
+};
 pub use frame::{
     Chunk, ChunkAssembler, ChunksTooLarge, EncodeError, HalfLine, Incoming, LineDecoder,
     LineTooLong, Notification, Rejected, Request, Response, RpcError, SplitLine, encode_error,
-    encode_item, encode_notification, encode_request, encode_response, parse, split_line,
+    encode_item, encode_notification, encode_request, encode_response, encode_tagged_error,
+    encode_tagged_response, parse, split_line,
 };
 pub use limits::{
     CHUNK_PIECE_BYTES, CHUNKED_BYTES_MAX, DEADLINE_MS_MAX, LINE_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX,

@@ -131,21 +131,75 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     assert_eq!((output.status.code(), err(&output).as_str()), (Some(0), ""));
 }
 
+/// Greets a client, answers each of its next requests with lines, and closes the connection.
+fn serve_once(listener: &UnixListener, answers: &[&[&str]]) {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut requests = BufReader::new(stream.try_clone().unwrap());
+    let mut line = String::new();
+    requests.read_line(&mut line).unwrap();
+    answer(
+        &mut stream,
+        &1.into(),
+        r#"{"protocol":1,"server":{"name":"astscope","version":"999.0.0"},"pid":1,"lineBytesMax":16777216,"requestsInFlightMax":32}"#,
+    );
+    for lines in answers {
+        requests.read_line(&mut line).unwrap();
+        for line in *lines {
+            writeln!(stream, "{line}").unwrap();
+        }
+    }
+}
+
+const FIRST_ITEM: &str = r#"{"jsonrpc":"2.0","method":"$/item","params":{"id":2,"file":"a.js","contentId":"1","matches":[{"text":"f(1)"}]}}"#;
+const SECOND_ITEM: &str = r#"{"jsonrpc":"2.0","method":"$/item","params":{"id":2,"file":"b.js","contentId":"2","matches":[{"text":"f(2)"}]}}"#;
+const SUMMARY: &str = r#"{"jsonrpc":"2.0","id":2,"result":{"matches":2,"filesMatched":2}}"#;
+
+#[test]
+fn a_connection_that_is_lost_in_the_middle_does_not_show() {
+    let dir = runtime_dir();
+    let listener = UnixListener::bind(dir.path().join("daemon.sock")).unwrap();
+    let output = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            serve_once(&listener, &[&[FIRST_ITEM]]);
+            serve_once(&listener, &[&[FIRST_ITEM, SECOND_ITEM, SUMMARY]]);
+        });
+        program(dir.path()).args(["-p", "f($A)", "--json=stream"]).output().unwrap()
+    });
+    assert_eq!((output.status.code(), err(&output).as_str()), (Some(0), ""));
+    let printed = "{\"text\":\"f(1)\"}\n{\"text\":\"f(2)\"}\n";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), printed);
+}
+
 #[test]
 fn a_daemon_that_vanishes_in_the_middle_is_reported() {
     let dir = runtime_dir();
     let listener = UnixListener::bind(dir.path().join("daemon.sock")).unwrap();
     let output = std::thread::scope(|scope| {
         scope.spawn(|| {
-            let (stream, _) = listener.accept().unwrap();
-            let mut line = String::new();
-            BufReader::new(&stream).read_line(&mut line).unwrap();
-            answer(&mut stream.try_clone().unwrap(), &1.into(), r#"{"protocol":1,"server":{"name":"astscope","version":"999.0.0"},"pid":1,"lineBytesMax":16777216,"requestsInFlightMax":32}"#);
+            serve_once(&listener, &[&[]]);
+            serve_once(&listener, &[&[]]);
         });
         program(dir.path()).args(["-p", "f()"]).output().unwrap()
     });
     assert_eq!(output.status.code(), Some(69), "{}", err(&output));
     assert!(err(&output).contains("The daemon did not answer."), "{}", err(&output));
+}
+
+#[test]
+fn a_part_that_is_restarted_again_and_again_is_reported_with_the_requests_name() {
+    let dir = runtime_dir();
+    let listener = UnixListener::bind(dir.path().join("daemon.sock")).unwrap();
+    let restarting = |id: u32| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"requestId":"4-{id}","error":{{"code":-32804,"message":"the matcher ended","data":{{"code":"restarting","retryable":true}}}}}}"#
+        )
+    };
+    let output = std::thread::scope(|scope| {
+        scope.spawn(|| serve_once(&listener, &[&[&restarting(2)], &[&restarting(3)]]));
+        program(dir.path()).args(["-p", "f()"]).output().unwrap()
+    });
+    assert_eq!(output.status.code(), Some(75), "{}", err(&output));
+    assert!(err(&output).contains("request 4-3; the daemon's log has more"), "{}", err(&output));
 }
 
 #[test]

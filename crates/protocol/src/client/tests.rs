@@ -1,5 +1,7 @@
 //! The client against a scripted daemon on a real socket.
 
+mod retry;
+
 use super::*;
 use crate::frame::{Incoming, Request, encode_error, encode_response, parse, split_line};
 use crate::limits::LINE_BYTES_MAX;

@@ -92,6 +92,12 @@ pub(crate) enum Command {
     Explain(Box<ExplainArgs>),
     /// Print what the daemon holds, and which files it skipped and why.
     Status(StatusArgs),
+    /// Print the daemon's supervision tree: what it is made of, and how each part does.
+    Tree(TreeArgs),
+    /// Print how well the daemon can do its work; exits with 1 if it can't.
+    Health(HealthArgs),
+    /// Do to the daemon what only a test of it should.
+    Debug(DebugArgs),
     /// Stop the daemon.
     Stop(StopArgs),
     /// Run the daemon here. Other commands start one by themselves when none runs.
@@ -154,6 +160,69 @@ pub(crate) struct StatusArgs {
     pub(crate) skipped: bool,
 }
 
+/// `astscope tree`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+A line is a node: its name, how it supervises or is supervised, its state, restarts, last exit, \
+the messages that wait against those that may, and for how long it has been in its state.
+
+Examples:
+  astscope tree
+  astscope tree --json | jq '.. | objects | select(.restarts? > 0) | .id'
+  astscope tree --mermaid > tree.mmd")]
+pub(crate) struct TreeArgs {
+    /// Print JSON.
+    #[arg(long, conflicts_with = "mermaid")]
+    pub(crate) json: bool,
+    /// Print a Mermaid flow chart.
+    #[arg(long)]
+    pub(crate) mermaid: bool,
+}
+
+/// `astscope health`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Exits with 0 if the daemon is healthy, with 1 if it is degraded or failed, and with 69 if none runs.
+
+Examples:
+  astscope health
+  astscope health --json | jq -r .status")]
+pub(crate) struct HealthArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `astscope debug`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DebugArgs {
+    #[command(subcommand)]
+    pub(crate) command: DebugCommand,
+}
+
+/// What to do to the daemon.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum DebugCommand {
+    /// End one node of the supervision tree, to see that the others go on. Needs a daemon that was
+    /// started with `astscope serve --allow-debug`.
+    Kill(KillArgs),
+}
+
+/// `astscope debug kill`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+The node's supervisor starts it again as the tree says. Requests that it was running are asked \
+again by their clients, once; all others don't notice.
+
+Example:
+  astscope serve --allow-debug &
+  astscope tree
+  astscope debug kill gateway/listener")]
+pub(crate) struct KillArgs {
+    /// The node: the names from below the root down to it, joined by `/`, as in `astscope tree`.
+    pub(crate) path: String,
+}
+
 /// `astscope stop`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct StopArgs {
@@ -181,6 +250,10 @@ pub(crate) struct ServeArgs {
         value_parser = idle_timeout
     )]
     pub(crate) idle_timeout: IdleTimeout,
+    /// Let `astscope debug` end parts of this daemon. For tests of it: whoever can connect may then
+    /// disturb every other client.
+    #[arg(long)]
+    pub(crate) allow_debug: bool,
     /// Started by another command, which waits on standard output for `ready` or `busy`.
     #[arg(long, hide = true)]
     pub(crate) spawned: bool,

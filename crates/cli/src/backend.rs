@@ -3,8 +3,8 @@
 use crate::failure::Failure;
 use astscope_protocol::client::{CallError, Event};
 use astscope_protocol::messages::{
-    Explanation, ParseParams, ParseResult, RunParams, ScanParams, StatusParams, StatusResult,
-    StopParams, Summary,
+    Explanation, HealthParams, HealthResult, KillParams, ParseParams, ParseResult, RunParams,
+    ScanParams, StatusParams, StatusResult, StopParams, Summary, TreeParams, TreeResult,
 };
 use std::ops::ControlFlow;
 
@@ -39,6 +39,12 @@ pub trait Backend {
     fn parse(&mut self, params: &ParseParams) -> Result<ParseResult, BackendError>;
     /// Says how the daemon does; `None` if none runs.
     fn status(&mut self, params: &StatusParams) -> Result<Option<StatusResult>, BackendError>;
+    /// Shows the supervision tree; `None` if no daemon runs.
+    fn tree(&mut self, params: &TreeParams) -> Result<Option<TreeResult>, BackendError>;
+    /// Says how well the daemon can do its work; `None` if none runs.
+    fn health(&mut self, params: &HealthParams) -> Result<Option<HealthResult>, BackendError>;
+    /// Ends one node of the supervision tree; says whether a daemon runs.
+    fn kill(&mut self, params: &KillParams) -> Result<bool, BackendError>;
     /// Makes the daemon leave; says whether one ran.
     fn stop(&mut self, params: &StopParams) -> Result<bool, BackendError>;
     /// Whether the user has interrupted the request with Ctrl-C.

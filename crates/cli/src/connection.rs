@@ -5,8 +5,8 @@ use crate::daemon_start;
 use crate::failure::Failure;
 use astscope_protocol::client::{CallError, Client, ReadRequest, RetryingClient};
 use astscope_protocol::messages::{
-    Explanation, ParseParams, ParseResult, RunParams, ScanParams, StatusParams, StatusResult,
-    StopParams, Summary,
+    Explanation, HealthParams, HealthResult, KillParams, ParseParams, ParseResult, RunParams,
+    ScanParams, StatusParams, StatusResult, StopParams, Summary, TreeParams, TreeResult, method,
 };
 use serde::de::DeserializeOwned;
 use std::ops::ControlFlow;
@@ -121,6 +121,28 @@ impl Backend for Daemon {
 
     fn status(&mut self, params: &StatusParams) -> Result<Option<StatusResult>, BackendError> {
         read_of_running(ReadRequest::Status(params))
+    }
+
+    fn tree(&mut self, params: &TreeParams) -> Result<Option<TreeResult>, BackendError> {
+        read_of_running(ReadRequest::Tree(params))
+    }
+
+    fn health(&mut self, params: &HealthParams) -> Result<Option<HealthResult>, BackendError> {
+        read_of_running(ReadRequest::Health(params))
+    }
+
+    fn kill(&mut self, params: &KillParams) -> Result<bool, BackendError> {
+        let Some(mut client) = daemon_start::connect_to_running().map_err(unreachable)? else {
+            return Ok(false);
+        };
+        match client.call::<_, serde::de::IgnoredAny>(method::KILL, params) {
+            // What was ended may have been what answers.
+            Ok(_)
+            | Err(CallError::Disconnected | CallError::HalfLine(_) | CallError::Receive(_)) => {
+                Ok(true)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn stop(&mut self, params: &StopParams) -> Result<bool, BackendError> {

@@ -90,13 +90,13 @@ impl Exit {
             | ErrorCode::Overloaded
             | ErrorCode::ShuttingDown
             | ErrorCode::Restarting => Self::TryLater,
-            ErrorCode::IncompatibleProtocol => Self::Incompatible,
+            // As a rule the method of a later version.
+            ErrorCode::IncompatibleProtocol | ErrorCode::UnknownMethod => Self::Incompatible,
             ErrorCode::NotAllowed => Self::NotAllowed,
             ErrorCode::NodeNotFound => Self::Usage,
-            ErrorCode::MalformedRequest
-            | ErrorCode::UnknownMethod
-            | ErrorCode::InvalidParams
-            | ErrorCode::Internal => Self::Internal,
+            ErrorCode::MalformedRequest | ErrorCode::InvalidParams | ErrorCode::Internal => {
+                Self::Internal
+            }
         }
     }
 }

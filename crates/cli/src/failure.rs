@@ -146,8 +146,9 @@ impl Failure {
                 .help("End it with `astscope stop`, and start it with `astscope serve --allow-debug`."),
             ErrorCode::IncompatibleProtocol => of("The daemon is incompatible with this program.")
                 .help("Stop it with the program that started it: `astscope stop`."),
+            ErrorCode::UnknownMethod => of("The running daemon can't do that.")
+                .help("It is older than this program: end it with `astscope stop`, the next command starts a new one."),
             ErrorCode::MalformedRequest
-            | ErrorCode::UnknownMethod
             | ErrorCode::InvalidParams
             | ErrorCode::Internal => of("The daemon could not carry out the request.")
                 .help("This is a bug. Its log may say more: see `astscope status`."),

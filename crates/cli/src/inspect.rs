@@ -143,8 +143,7 @@ pub(crate) fn status(
     let params = StatusParams { skipped_files: args.skipped };
     let status = backend.status(&params).map_err(|error| Failure::of_request(error, None))?;
     let Some(status) = status else {
-        return Err(Failure::new(Exit::Unreachable, "No daemon is running.")
-            .help("The next `astscope run` or `scan` starts one."));
+        return Err(crate::operate::not_running());
     };
     if args.json {
         print_json(&status, console)?;
@@ -229,12 +228,15 @@ pub(crate) fn stop(
     Ok(Exit::Success)
 }
 
-fn print(text: &str, console: &mut Console<'_>) -> Result<(), Failure> {
+pub(crate) fn print(text: &str, console: &mut Console<'_>) -> Result<(), Failure> {
     let printed = writeln!(console.out, "{text}").and_then(|()| console.out.flush());
     printed.map_err(PrintError::Write).or_else(give_up)
 }
 
-fn print_json<T: Serialize>(value: &T, console: &mut Console<'_>) -> Result<(), Failure> {
+pub(crate) fn print_json<T: Serialize>(
+    value: &T,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
     match serde_json::to_string_pretty(value) {
         Ok(json) => print(&json, console),
         Err(error) => give_up(PrintError::Record(error)),

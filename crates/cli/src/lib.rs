@@ -25,6 +25,7 @@ mod failure;
 mod inspect;
 mod interactive;
 mod notices;
+mod operate;
 mod output;
 mod progress;
 mod request;
@@ -119,6 +120,9 @@ fn command(
         Command::Parse(args) => inspect::parse(args, console, backend),
         Command::Explain(args) => inspect::explain(args, &cli.global, console, backend),
         Command::Status(args) => inspect::status(args, console, backend),
+        Command::Tree(args) => operate::tree(args, console, backend),
+        Command::Health(args) => operate::health(args, &cli.global, console, backend),
+        Command::Debug(args) => operate::debug(args, console, backend),
         Command::Stop(args) => inspect::stop(args, console, backend),
         Command::Serve(args) => serve::serve(args, console),
         Command::Completions(args) => completions::completions(args, console),

@@ -36,6 +36,7 @@ pub(crate) fn serve(args: &ServeArgs, console: &mut Console<'_>) -> Result<Exit,
         runtime_dir: runtime_dir.clone(),
         roots,
         idle_exit: args.idle_timeout.0,
+        allow_debug: args.allow_debug,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let served = astscope_daemon::serve(config, || {

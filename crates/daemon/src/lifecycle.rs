@@ -48,6 +48,8 @@ pub struct DaemonConfig {
     pub roots: Vec<PathBuf>,
     /// Leave after this long without clients or work; `None` for never.
     pub idle_exit: Option<Duration>,
+    /// Whether clients may end nodes of the tree.
+    pub allow_debug: bool,
     /// Version of the program, as clients compare it.
     pub version: String,
 }

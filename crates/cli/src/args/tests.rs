@@ -193,6 +193,24 @@ fn serve_has_an_idle_timeout_that_can_be_turned_off() {
 }
 
 #[test]
+fn debugging_is_allowed_only_where_it_is_asked_for() {
+    for (line, allowed) in [("serve", false), ("serve --allow-debug", true)] {
+        let Command::Serve(args) = accepted(line) else { panic!("not serve") };
+        assert_eq!(args.allow_debug, allowed, "{line}");
+    }
+}
+
+#[test]
+fn a_tree_has_one_form() {
+    for line in ["tree", "tree --json", "tree --mermaid"] {
+        assert!(matches!(accepted(line), Command::Tree(_)), "{line}");
+    }
+    refused("tree --json --mermaid", "--mermaid");
+    refused("debug", "kill");
+    refused("debug kill", "PATH");
+}
+
+#[test]
 fn parse_needs_a_file_or_standard_input() {
     assert!(matches!(accepted("parse a.rs --cst --json"), Command::Parse(_)));
     assert!(matches!(accepted("parse --stdin -l rs"), Command::Parse(_)));
@@ -209,6 +227,9 @@ fn the_help_names_every_command_and_exit_code() {
         "parse",
         "explain",
         "status",
+        "tree",
+        "health",
+        "debug",
         "stop",
         "completions",
         "astscope run -p",

@@ -3,7 +3,9 @@
 use crate::support::{Fake, Output, Session};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
-    ErrorCode, Explanation, IgnoreKind, ParseResult, PlanStep, SkippedFile, StatusResult, Summary,
+    ErrorCode, Explanation, HealthDetail, HealthResult, HealthStatus, HealthVerdict, IgnoreKind,
+    ParseResult, PlanStep, RequestCounts, ServiceHealth, SkippedFile, StatusResult, Summary,
+    TreeFormat, TreeResult, WORKSPACE_SERVICES, WorkspaceHealth,
 };
 use expect_test::{Expect, expect};
 use std::collections::BTreeMap;
@@ -44,7 +46,7 @@ fn every_error_of_the_daemon_has_its_exit_code() {
         (ErrorCode::IncompatibleProtocol, 76),
         (ErrorCode::Internal, 70),
         (ErrorCode::InvalidParams, 70),
-        (ErrorCode::UnknownMethod, 70),
+        (ErrorCode::UnknownMethod, 76),
         (ErrorCode::MalformedRequest, 70),
     ] {
         let mut backend = Fake::failing(RpcError::new(error, "the particulars"));
@@ -328,6 +330,129 @@ fn status_is_printed_as_text_and_json() {
     let output = run_with(&mut backend, &["status", "--json"]);
     let status: StatusResult = serde_json::from_str(&output.out).unwrap();
     assert_eq!(status.pid, 7);
+}
+
+#[test]
+fn what_is_about_the_daemon_starts_none() {
+    for line in [&["tree"][..], &["health"], &["debug", "kill", "gateway"]] {
+        let output = run_with(&mut Fake::default(), line);
+        assert_eq!((output.code, output.out.as_str()), (69, ""), "{line:?}");
+        assert!(output.err.contains("No daemon is running."), "{}", output.err);
+    }
+}
+
+#[test]
+fn the_tree_is_printed_in_the_form_that_is_asked_for() {
+    let json = serde_json::value::RawValue::from_string(r#"{"id":"daemon","children":[]}"#.into());
+    let tree = TreeResult { tree: Some(json.unwrap()), text: None };
+    let text = |text: &str| TreeResult { tree: None, text: Some(text.to_owned()) };
+    for (flag, answer, format, printed) in [
+        ("--json", tree, TreeFormat::Json, "{\n  \"id\": \"daemon\",\n  \"children\": []\n}\n"),
+        ("--mermaid", text("graph TD\n"), TreeFormat::Mermaid, "graph TD\n"),
+        ("--color=never", text("daemon  up\n"), TreeFormat::Text, "daemon  up\n"),
+    ] {
+        let mut backend = Fake { shown: Some(answer), ..Fake::default() };
+        let output = run_with(&mut backend, &["tree", flag]);
+        assert_eq!((output.code, output.out.as_str(), output.err.as_str()), (0, printed, ""));
+        assert_eq!(backend.tree_format, Some(format));
+    }
+    let mut backend = Fake { shown: Some(TreeResult::default()), ..Fake::default() };
+    assert_eq!(run_with(&mut backend, &["tree"]).code, 70);
+}
+
+fn health(status: HealthStatus) -> HealthResult {
+    let services = |verdicts: [HealthVerdict; 4]| {
+        let named = WORKSPACE_SERVICES.into_iter().zip(verdicts);
+        named.map(|(name, verdict)| ServiceHealth { name: name.to_owned(), alive: true, verdict })
+    };
+    let up = HealthVerdict::Healthy;
+    let workspace = |root: &str, status, verdicts| WorkspaceHealth {
+        root: root.to_owned(),
+        status,
+        services: services(verdicts).collect(),
+    };
+    let detail = |name: &str, verdict, value: Option<&str>| HealthDetail {
+        name: name.to_owned(),
+        verdict,
+        value: value.map(str::to_owned),
+    };
+    HealthResult {
+        status,
+        timestamp_ms: 1_795_271_573_392,
+        workspaces: vec![
+            workspace("/src/app", HealthStatus::Healthy, [up; 4]),
+            workspace(
+                "/src/lib",
+                status,
+                [up, HealthVerdict::NotReady, HealthVerdict::Restarting, HealthVerdict::Hung],
+            ),
+        ],
+        details: vec![
+            detail("gateway", up, Some("2 clients")),
+            detail("telemetry", HealthVerdict::Down, None),
+        ],
+        requests: RequestCounts {
+            total: 120,
+            failed: 1,
+            p50_us: 850,
+            p95_us: 3210,
+            p99_us: 90_001,
+        },
+    }
+}
+
+#[test]
+fn health_is_a_line_for_each_service_and_an_exit_code() {
+    let health_of = |status, arguments: &[&str]| {
+        run_with(&mut Fake { health: Some(health(status)), ..Fake::default() }, arguments)
+    };
+    let output = health_of(HealthStatus::Degraded, &["health"]);
+    expect![[r#"
+        degraded, 120 requests, 1 failed, half within 0.85 ms, 95 % within 3.21 ms, 99 % within 90.00 ms
+
+        /src/app  healthy
+          repository_core       healthy
+          repository_enhanced   healthy
+          pattern_matcher_core  healthy
+          file_watcher          healthy
+
+        /src/lib  degraded
+          repository_core       healthy
+          repository_enhanced   not ready
+          pattern_matcher_core  restarting
+          file_watcher          hung
+
+        daemon
+          gateway               healthy, 2 clients
+          telemetry             down
+    "#]]
+    .assert_eq(&output.out);
+    assert_eq!((output.code, output.err.as_str()), (1, ""));
+    assert_eq!(health_of(HealthStatus::Healthy, &["health"]).code, 0);
+    assert_eq!(health_of(HealthStatus::Failed, &["health"]).code, 1);
+
+    let colored = health_of(HealthStatus::Failed, &["health", "--color", "always"]).out;
+    for painted in ["\x1b[31mfailed\x1b[0m", "\x1b[32mhealthy\x1b[0m", "\x1b[33mnot ready\x1b[0m"] {
+        assert!(colored.contains(painted), "{colored}");
+    }
+
+    let output = health_of(HealthStatus::Degraded, &["health", "--json"]);
+    let read: HealthResult = serde_json::from_str(&output.out).unwrap();
+    assert_eq!((output.code, read), (1, health(HealthStatus::Degraded)));
+}
+
+#[test]
+fn a_node_is_killed_by_its_path() {
+    let mut backend = Fake { runs: true, ..Fake::default() };
+    let output = run_with(&mut backend, &["debug", "kill", "gateway/listener"]);
+    assert_eq!((output.code, output.out.as_str()), (0, ""));
+    assert!(output.err.starts_with("gateway/listener was told to end"), "{}", output.err);
+    assert_eq!(backend.killed.as_deref(), Some("gateway/listener"));
+
+    let error = RpcError::new(ErrorCode::NotAllowed, "started without `--allow-debug`");
+    let output = run_with(&mut Fake::failing(error), &["debug", "kill", "gateway"]);
+    assert_eq!(output.code, 77);
+    assert!(output.err.contains("astscope serve --allow-debug"), "{}", output.err);
 }
 
 #[test]

@@ -4,8 +4,9 @@ use astscope_cli::{Backend, BackendError, Console, Keys, OnEvent};
 use astscope_protocol::client::{CallError, Event};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
-    Explanation, Item, MatchRecord, Matches, ParseParams, ParseResult, RunParams, ScanParams,
-    StatusParams, StatusResult, StopParams, Summary,
+    Explanation, HealthParams, HealthResult, Item, KillParams, MatchRecord, Matches, ParseParams,
+    ParseResult, RunParams, ScanParams, StatusParams, StatusResult, StopParams, Summary,
+    TreeFormat, TreeParams, TreeResult,
 };
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
@@ -25,6 +26,11 @@ pub(crate) struct Fake {
     pub(crate) run: Option<RunParams>,
     pub(crate) scan: Option<ScanParams>,
     pub(crate) parse: Option<ParseParams>,
+    pub(crate) shown: Option<TreeResult>,
+    pub(crate) tree_format: Option<TreeFormat>,
+    pub(crate) health: Option<HealthResult>,
+    pub(crate) runs: bool,
+    pub(crate) killed: Option<String>,
 }
 
 impl Fake {
@@ -104,6 +110,20 @@ impl Backend for Fake {
 
     fn status(&mut self, _params: &StatusParams) -> Result<Option<StatusResult>, BackendError> {
         Ok(self.status.clone())
+    }
+
+    fn tree(&mut self, params: &TreeParams) -> Result<Option<TreeResult>, BackendError> {
+        self.tree_format = Some(params.format);
+        Ok(self.shown.clone())
+    }
+
+    fn health(&mut self, _params: &HealthParams) -> Result<Option<HealthResult>, BackendError> {
+        Ok(self.health.clone())
+    }
+
+    fn kill(&mut self, params: &KillParams) -> Result<bool, BackendError> {
+        self.killed = Some(params.path.clone());
+        self.failure().map_or(Ok(self.runs), Err)
     }
 
     fn stop(&mut self, _params: &StopParams) -> Result<bool, BackendError> {

@@ -46,6 +46,7 @@ pub(crate) fn config(runtime_dir: &RuntimeDir) -> DaemonConfig {
         runtime_dir: runtime_dir.clone(),
         roots: Vec::new(),
         idle_exit: None,
+        allow_debug: false,
         version: "1.2.3".to_owned(),
     }
 }

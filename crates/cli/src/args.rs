@@ -234,6 +234,11 @@ pub(crate) struct StopArgs {
 /// `astscope serve`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
+The log is daemon.log in $ASTSCOPE_STATE_DIR, else $XDG_STATE_HOME/astscope, else \
+~/.local/state/astscope: JSON lines, at most five files of 8 MiB. ASTSCOPE_LOG says what is \
+logged, as `debug` or `astscope_daemon=trace,info` do; it is `info` without it, of which standard \
+error gets warnings and errors.
+
 Examples:
   astscope serve
   astscope serve --root ~/src/app --root ~/src/lib --idle-timeout never")]

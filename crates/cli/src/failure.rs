@@ -151,7 +151,7 @@ impl Failure {
             ErrorCode::MalformedRequest
             | ErrorCode::InvalidParams
             | ErrorCode::Internal => of("The daemon could not carry out the request.")
-                .help("This is a bug. Its log may say more: see `astscope status`."),
+                .help("This is a bug. Its log may say more: `astscope serve --help` says where it is."),
         }
     }
 

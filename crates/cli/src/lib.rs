@@ -24,6 +24,7 @@ mod exit;
 mod failure;
 mod inspect;
 mod interactive;
+mod log;
 mod notices;
 mod operate;
 mod output;

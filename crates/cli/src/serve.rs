@@ -5,14 +5,11 @@ use crate::console::Console;
 use crate::daemon_start::bad_runtime_dir;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::log;
 use astscope_daemon::{DaemonConfig, ServeError};
 use astscope_protocol::RuntimeDir;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
-use tracing_subscriber::EnvFilter;
-
-/// What is logged, in `tracing`'s filter syntax; `info` without it.
-const LOG_VARIABLE: &str = "ASTSCOPE_LOG";
 
 /// After how many milliseconds mimalloc gives free pages back to the kernel. At once: parsing frees
 /// as much as it keeps (decision 0010).
@@ -30,7 +27,7 @@ pub(crate) fn serve(args: &ServeArgs, console: &mut Console<'_>) -> Result<Exit,
     }
     let runtime_dir = RuntimeDir::locate(&|name| std::env::var_os(name))
         .map_err(|error| bad_runtime_dir(&error))?;
-    log_to_stderr();
+    log::start(args.spawned);
     let roots = args.root.iter().map(|root| console.cwd.join(root)).collect();
     let config = DaemonConfig {
         runtime_dir: runtime_dir.clone(),
@@ -40,6 +37,8 @@ pub(crate) fn serve(args: &ServeArgs, console: &mut Console<'_>) -> Result<Exit,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let served = astscope_daemon::serve(config, || {
+        let (pid, socket) = (std::process::id(), runtime_dir.socket());
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), pid, ?socket, "listening");
         if args.spawned {
             tell(console, "ready");
         } else {
@@ -47,7 +46,10 @@ pub(crate) fn serve(args: &ServeArgs, console: &mut Console<'_>) -> Result<Exit,
         }
     });
     match served {
-        Ok(()) => Ok(Exit::Success),
+        Ok(()) => {
+            tracing::info!("left");
+            Ok(Exit::Success)
+        }
         Err(ServeError::AlreadyRunning { .. }) if args.spawned => {
             tell(console, "busy");
             Ok(Exit::Success)
@@ -71,13 +73,4 @@ pub(crate) fn serve(args: &ServeArgs, console: &mut Console<'_>) -> Result<Exit,
 /// Says one word to the command that started this daemon; whether it still listens is its affair.
 fn tell(console: &mut Console<'_>, word: &str) {
     let _unheard = writeln!(console.out, "{word}").and_then(|()| console.out.flush());
-}
-
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
-    let _already_set = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(false)
-        .with_writer(std::io::stderr)
-        .try_init();
 }

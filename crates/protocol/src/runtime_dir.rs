@@ -140,7 +140,8 @@ impl RuntimeDir {
         self.path.join("daemon.lock")
     }
 
-    /// What a daemon writes that was started in the background.
+    /// The standard error of a daemon that was started in the background. Its log proper is kept
+    /// elsewhere, in a place that survives the session.
     pub fn log(&self) -> PathBuf {
         self.path.join("daemon.log")
     }

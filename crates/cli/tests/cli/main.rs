@@ -5,4 +5,5 @@ mod commands;
 mod editing;
 mod printers;
 mod process;
+mod serve;
 mod support;

@@ -7,16 +7,18 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
-fn runtime_dir() -> TempDir {
+pub(crate) fn runtime_dir() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700)).unwrap();
     dir
 }
 
-fn program(runtime_dir: &Path) -> Command {
+pub(crate) fn program(runtime_dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_astscope"));
     command
         .env("ASTSCOPE_RUNTIME_DIR", runtime_dir)
+        .env("ASTSCOPE_STATE_DIR", runtime_dir.join("state"))
+        .env_remove("ASTSCOPE_LOG")
         .env("ASTSCOPE_NO_SPAWN", "1")
         .current_dir(runtime_dir)
         .stdin(Stdio::null());

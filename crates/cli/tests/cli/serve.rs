@@ -1,0 +1,104 @@
+//! The real daemon process: what it tells whoever started it, and where its log is.
+
+use crate::process::{program, runtime_dir};
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Stdio};
+use tempfile::TempDir;
+
+/// A running `astscope serve`. It doesn't outlive its test.
+struct Serving {
+    dir: TempDir,
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    /// What stood on standard error before it listened, that line included.
+    said: String,
+}
+
+impl Serving {
+    /// Starts one, and waits until it listens.
+    fn start(adjust: impl FnOnce(&Path) -> Vec<(&'static str, std::path::PathBuf)>) -> Self {
+        let dir = runtime_dir();
+        let environment = adjust(dir.path());
+        let mut child = program(dir.path())
+            .arg("serve")
+            .envs(environment)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut serving = Self { dir, child, stderr, said: String::new() };
+        while !serving.said.contains("astscope: listening on ") {
+            let n_bytes = serving.stderr.read_line(&mut serving.said).unwrap();
+            assert!(n_bytes > 0, "it ended: {}", serving.said);
+        }
+        serving
+    }
+
+    /// Makes it leave, and returns all that stood on standard error.
+    fn stop(mut self) -> (String, TempDir) {
+        let stopped = program(self.dir.path()).arg("stop").output().unwrap();
+        assert!(stopped.status.success(), "{stopped:?}");
+        self.stderr.read_to_string(&mut self.said).unwrap();
+        assert!(self.child.wait().unwrap().success(), "{}", self.said);
+        let dir = std::mem::replace(&mut self.dir, TempDir::new().unwrap());
+        (std::mem::take(&mut self.said), dir)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // It has ended already, unless the test has failed.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// The messages in the log, with their levels.
+fn logged(state: &Path) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(state.join("daemon.log")).unwrap();
+    let entry = |line: &str| {
+        let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(entry["timestamp"].is_string() && entry["target"].is_string(), "{line}");
+        let text = |key: &str| entry[key].as_str().unwrap().to_owned();
+        (text("level"), text("message"))
+    };
+    text.lines().map(entry).collect()
+}
+
+#[test]
+fn a_daemon_logs_json_to_its_state_directory() {
+    let serving = Serving::start(|_| Vec::new());
+    let (said, dir) = serving.stop();
+    let entries = logged(&dir.path().join("state"));
+    let info = |message: &str| ("INFO".to_owned(), message.to_owned());
+    assert_eq!(entries.first(), Some(&info("listening")));
+    assert_eq!(entries.last(), Some(&info("left")));
+    assert!(said.starts_with("astscope: listening on ") && said.lines().count() == 1, "{said}");
+}
+
+#[test]
+fn the_log_has_what_is_asked_for() {
+    let serving = Serving::start(|_| vec![("ASTSCOPE_LOG", "error".into())]);
+    let (_, dir) = serving.stop();
+    assert_eq!(logged(&dir.path().join("state")), []);
+
+    let serving = Serving::start(|_| vec![("ASTSCOPE_LOG", "info".into())]);
+    let (said, dir) = serving.stop();
+    assert!(!logged(&dir.path().join("state")).is_empty());
+    assert!(said.contains(" INFO ") && said.contains("left"), "also for who watches: {said}");
+}
+
+#[test]
+fn without_a_state_directory_standard_error_has_the_log_and_a_warning() {
+    let serving = Serving::start(|dir| {
+        // Nobody can make a directory below a file.
+        std::fs::write(dir.join("file"), "").unwrap();
+        vec![("ASTSCOPE_STATE_DIR", dir.join("file/state"))]
+    });
+    let (said, _dir) = serving.stop();
+    assert_eq!(said.matches(" WARN ").count(), 1, "{said}");
+    assert_eq!(said.matches("logging to standard error only").count(), 1, "{said}");
+    assert!(said.contains("Not a directory") && said.contains("left"), "{said}");
+}

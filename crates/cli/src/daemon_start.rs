@@ -6,6 +6,7 @@
 use crate::backend::BackendError;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::service_manager;
 use astscope_protocol::client::{Client, ConnectError};
 use astscope_protocol::messages::{ErrorCode, HelloResult, Peer, StopParams};
 use astscope_protocol::runtime_dir::{RuntimeDir, RuntimeDirError};
@@ -231,7 +232,7 @@ fn spawn(dir: &RuntimeDir) -> io::Result<Child> {
         .truncate(too_large)
         .mode(0o600)
         .open(log_path)?;
-    Command::new(std::env::current_exe()?)
+    service_manager::hide_from(&mut Command::new(std::env::current_exe()?))
         .args(["serve", "--spawned"])
         // A Ctrl-C in our terminal is not meant for it.
         .process_group(0)

@@ -34,6 +34,7 @@ mod rewrite;
 mod run;
 mod scan;
 mod serve;
+mod service_manager;
 mod sgconfig;
 
 pub use backend::{Backend, BackendError, OnEvent};

@@ -5,7 +5,7 @@ use crate::console::Console;
 use crate::daemon_start::bad_runtime_dir;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::log;
+use crate::{log, service_manager};
 use astscope_daemon::{DaemonConfig, ServeError};
 use astscope_protocol::RuntimeDir;
 use std::os::unix::process::CommandExt as _;
@@ -34,6 +34,7 @@ pub(crate) fn serve(args: &ServeArgs, console: &mut Console<'_>) -> Result<Exit,
         roots,
         idle_exit: args.idle_timeout.0,
         allow_debug: args.allow_debug,
+        leaving: if args.spawned { || () } else { service_manager::stopping },
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let served = astscope_daemon::serve(config, || {
@@ -42,6 +43,7 @@ pub(crate) fn serve(args: &ServeArgs, console: &mut Console<'_>) -> Result<Exit,
         if args.spawned {
             tell(console, "ready");
         } else {
+            service_manager::ready();
             console.note(&format!("astscope: listening on {}", runtime_dir.socket().display()));
         }
     });

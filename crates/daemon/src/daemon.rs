@@ -29,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) socket: PathBuf,
     pub(crate) idle_exit: Option<Duration>,
     pub(crate) version: String,
+    /// Whether clients may end nodes of the tree.
+    pub(crate) allow_debug: bool,
 }
 
 /// Everything that the services share.

@@ -50,6 +50,8 @@ pub struct DaemonConfig {
     pub idle_exit: Option<Duration>,
     /// Whether clients may end nodes of the tree.
     pub allow_debug: bool,
+    /// Called once no more clients are taken.
+    pub leaving: fn(),
     /// Version of the program, as clients compare it.
     pub version: String,
 }
@@ -167,6 +169,7 @@ async fn run(config: DaemonConfig, ready: impl FnOnce()) -> Result<(), ServeErro
         socket: config.runtime_dir.socket(),
         idle_exit: config.idle_exit,
         version: config.version,
+        allow_debug: config.allow_debug,
     };
     let mut roots = Vec::new();
     for path in config.roots {
@@ -197,6 +200,7 @@ async fn run(config: DaemonConfig, ready: impl FnOnce()) -> Result<(), ServeErro
         () = daemon.leaving() => None,
         outcome = root.wait() => Some(outcome.exit),
     };
+    (config.leaving)();
     // From here on a new client finds no socket and starts a daemon of its own, which waits for
     // the lock while this one finishes.
     close(&daemon);

@@ -192,6 +192,30 @@ fn serve_has_an_idle_timeout_that_can_be_turned_off() {
     refused("serve --idle-timeout soon", "--idle-timeout");
 }
 
+/// What a user would copy must start.
+#[test]
+fn the_service_unit_starts_a_daemon_where_clients_look_for_it() {
+    let unit = include_str!("../../../../docs/astscope.service");
+    let value = |key: &str| {
+        let values: Vec<_> =
+            unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect();
+        let [value] = values[..] else { panic!("{key}: {values:?}") };
+        value
+    };
+    let (program, arguments) = value("ExecStart").split_once(' ').unwrap();
+    assert!(program.ends_with("/astscope"), "{program}");
+    let Command::Serve(args) = accepted(arguments) else { panic!("not serve") };
+    assert_eq!((args.idle_timeout, args.allow_debug), (IdleTimeout(None), false));
+
+    let runtime_dir = astscope_protocol::RuntimeDir::locate(&|name| {
+        (name == "XDG_RUNTIME_DIR").then(|| OsString::from("/run/user/1"))
+    });
+    let made = std::path::Path::new("/run/user/1").join(value("RuntimeDirectory"));
+    assert_eq!(runtime_dir.unwrap().path(), made);
+    let busy = crate::exit::Exit::Unreachable.code().to_string();
+    assert_eq!((value("Type"), value("RestartPreventExitStatus")), ("notify", busy.as_str()));
+}
+
 #[test]
 fn debugging_is_allowed_only_where_it_is_asked_for() {
     for (line, allowed) in [("serve", false), ("serve --allow-debug", true)] {

@@ -19,6 +19,7 @@ pub(crate) fn program(runtime_dir: &Path) -> Command {
         .env("ASTSCOPE_RUNTIME_DIR", runtime_dir)
         .env("ASTSCOPE_STATE_DIR", runtime_dir.join("state"))
         .env_remove("ASTSCOPE_LOG")
+        .env_remove("NOTIFY_SOCKET")
         .env("ASTSCOPE_NO_SPAWN", "1")
         .current_dir(runtime_dir)
         .stdin(Stdio::null());

@@ -2,8 +2,10 @@
 
 use crate::process::{program, runtime_dir};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Stdio};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// A running `astscope serve`. It doesn't outlive its test.
@@ -101,4 +103,26 @@ fn without_a_state_directory_standard_error_has_the_log_and_a_warning() {
     assert_eq!(said.matches(" WARN ").count(), 1, "{said}");
     assert_eq!(said.matches("logging to standard error only").count(), 1, "{said}");
     assert!(said.contains("Not a directory") && said.contains("left"), "{said}");
+}
+
+#[test]
+fn the_service_manager_is_told_when_clients_can_come_and_when_no_longer() {
+    let manager = tempfile::tempdir().unwrap();
+    let path = manager.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    // It only ends a test that hangs.
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let received = || {
+        let mut bytes = [0; 64];
+        let n_bytes = socket.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..n_bytes]).into_owned()
+    };
+    let serving = Serving::start(|_| vec![("NOTIFY_SOCKET", path.clone())]);
+    assert_eq!(received(), "READY=1");
+    let status = program(serving.dir.path()).arg("status").output().unwrap();
+    assert!(status.status.success(), "{status:?}");
+    serving.stop();
+    assert_eq!(received(), "STOPPING=1");
+    socket.set_nonblocking(true).unwrap();
+    assert!(socket.recv(&mut [0; 64]).is_err(), "each is told once");
 }

@@ -47,6 +47,7 @@ pub(crate) fn config(runtime_dir: &RuntimeDir) -> DaemonConfig {
         roots: Vec::new(),
         idle_exit: None,
         allow_debug: false,
+        leaving: || (),
         version: "1.2.3".to_owned(),
     }
 }

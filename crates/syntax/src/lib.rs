@@ -33,6 +33,7 @@
 //! through [`LineIndex`]; from a [`FileId`] no path can be got back here.
 #![forbid(unsafe_code)]
 
+pub mod encoding;
 pub mod kind;
 pub mod language;
 pub mod node;

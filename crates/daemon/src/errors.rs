@@ -93,7 +93,9 @@ pub(crate) fn skipped(file: &str, reason: &SkipReason) -> RpcError {
         | SkipReason::TooDeep { .. }
         | SkipReason::ParseTimeout
         | SkipReason::Unstable
-        | SkipReason::GrammarNotBuilt => ErrorCode::FileSkipped,
+        | SkipReason::GrammarNotBuilt
+        | SkipReason::ParserDied { .. }
+        | SkipReason::ParserUnavailable { .. } => ErrorCode::FileSkipped,
     };
     RpcError::new(code, format!("cannot parse {file}: {reason}"))
 }

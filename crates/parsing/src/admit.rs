@@ -2,6 +2,7 @@
 
 use astscope_syntax::SkipReason;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Above this many bytes *and* [`AST_GREP_LINES_MAX`] lines ast-grep 0.51.1 skips a file.
 const AST_GREP_BYTES_MAX: usize = 3_000_000;
@@ -18,11 +19,16 @@ pub struct Limits {
     /// parentheses (`f($A, $A)`), but answers simple patterns at any depth: so the limit is where
     /// the stack of one match would take a gigabyte of address space.
     pub depth_max: u32,
+    /// Time that a [`Backend`](crate::Backend) gives one file. ast-grep would wait; half a minute is
+    /// ten times what the slowest grammar takes for the largest file that a person wrote.
+    /// [`parse`](crate::parse) knows no clock: its caller's `stop` does.
+    pub time_max: Duration,
 }
 
 impl Limits {
     /// The daemon's limits.
-    pub const DAEMON: Self = Self { bytes_max: 512 << 20, depth_max: 500_000 };
+    pub const DAEMON: Self =
+        Self { bytes_max: 512 << 20, depth_max: 500_000, time_max: Duration::from_secs(30) };
 }
 
 /// Turns a file's bytes into text, or says why the file is skipped.

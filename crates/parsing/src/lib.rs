@@ -23,11 +23,13 @@
 #![forbid(unsafe_code)]
 
 mod admit;
+mod backend;
 mod convert;
 mod grammar;
 mod injection;
 
 pub use admit::{Limits, admit};
+pub use backend::{Backend, InProcess, Source};
 pub use grammar::{PatternSyntax, grammar_is_built, kind_table, pattern_syntax};
 
 use astscope_syntax::{Language, ParsedFile, ParsedTree, SkipReason};

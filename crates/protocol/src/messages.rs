@@ -418,7 +418,8 @@ pub struct WorkspaceStatus {
 pub struct SkippedFile {
     /// Its path.
     pub path: String,
-    /// Stable reason: `empty`, `not_utf8`, `too_large`, `too_deep`, `unreadable`, `parse_timeout`, `vanished`, …
+    /// Stable reason: `empty`, `not_utf8`, `too_large`, `too_deep`, `unreadable`, `parse_timeout`,
+    /// `parser_died`, `vanished`, …
     pub reason: String,
     /// One sentence with the particulars.
     pub detail: String,

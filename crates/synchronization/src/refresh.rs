@@ -1,7 +1,8 @@
 //! From what a query selects to records that are true now.
 //!
 //! A file whose metadata proves it unchanged is answered from the repository. The others are a
-//! queue, largest first, that the pool's threads empty; what they finish is committed in batches.
+//! queue, largest first, that the pool's threads empty, several small ones at a time; what they
+//! finish is committed in batches.
 //! A file that another refresh is parsing is left to it and looked up when it is done.
 
 use crate::claims::{Claim, Claims};
@@ -9,7 +10,7 @@ use crate::reach::Reach;
 use crate::read::{Content, Disk, RealDisk, read_stable};
 use crate::recall::Recall;
 use crate::walk::{Found, GlobError, WalkSpec, Walked, walk};
-use astscope_parsing::Limits;
+use astscope_parsing::{Backend, InProcess, Limits, Source};
 use astscope_repository::{
     FileRecord, FileStamp, NewFile, Repository, Revision, Scope, ScopedFile, Snapshot,
 };
@@ -26,9 +27,15 @@ use thiserror::Error;
 const BATCH_FILES: usize = 128;
 /// Time after which a batch is committed, so that others see what is ready.
 const BATCH_TIME: Duration = Duration::from_millis(50);
-/// A parser that takes longer for one file is stopped. ast-grep would wait; half a minute is ten
-/// times what the slowest grammar takes for the largest file that a person wrote.
-const PARSE_TIME_MAX: Duration = Duration::from_secs(30);
+/// Bytes that a thread takes from the queue at a time, in several files if they are small: then the
+/// way to a parser of another process and back is less than a hundredth of what parsing them takes.
+const TAKE_BYTES: u64 = 256 << 10;
+/// As many files at most: nobody sees them, nor the files that they are claimed from, before all are
+/// done.
+const TAKE_FILES: usize = 128;
+/// Towards the queue's end a thread takes no more than one part of so many of what each thread would
+/// get, so that none is left with much to do when the others are done.
+const TAKE_PARTS: u64 = 4;
 
 /// Why there is no scope.
 #[derive(Debug, Error)]
@@ -58,6 +65,7 @@ pub struct Synchronizer {
     pool: Arc<ThreadPool>,
     limits: Limits,
     disk: Box<dyn Disk>,
+    backend: Arc<dyn Backend>,
     /// `None` when nothing may be indexed.
     reach: Option<Reach>,
     claims: Claims,
@@ -78,6 +86,7 @@ impl Synchronizer {
             pool,
             limits: Limits::DAEMON,
             disk: Box::new(RealDisk),
+            backend: Arc::new(InProcess),
             reach: Some(Reach::new(root)),
             claims: Claims::default(),
             recall: Recall::default(),
@@ -94,6 +103,12 @@ impl Synchronizer {
     #[must_use]
     pub fn with_disk(self, disk: Box<dyn Disk>) -> Self {
         Self { disk, ..self }
+    }
+
+    /// Has files parsed elsewhere than in this process.
+    #[must_use]
+    pub fn with_backend(self, backend: Arc<dyn Backend>) -> Self {
+        Self { backend, ..self }
     }
 
     /// With other limits per file.
@@ -350,6 +365,39 @@ enum News {
     Known(Outcome),
 }
 
+/// Files that wait for a thread, largest first: none begins a long one when the others are done.
+struct Queue {
+    files: std::vec::IntoIter<usize>,
+    bytes_left: u64,
+    n_threads: u64,
+}
+
+impl Queue {
+    fn new(mut queue: Vec<usize>, files: &[Found], n_threads: usize) -> Self {
+        let size = |index: &usize| files[*index].stat.size;
+        queue.sort_by_key(|index| std::cmp::Reverse(size(index)));
+        let bytes_left = queue.iter().map(size).sum();
+        Self { files: queue.into_iter(), bytes_left, n_threads: n_threads as u64 }
+    }
+
+    /// One file, or several that are small.
+    fn take(&mut self, files: &[Found]) -> Vec<usize> {
+        let share = self.bytes_left / (self.n_threads * TAKE_PARTS).max(1);
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        while let Some(&index) = self.files.as_slice().first() {
+            let size = files[index].stat.size;
+            let is_enough = bytes + size > share.min(TAKE_BYTES) || taken.len() >= TAKE_FILES;
+            if is_enough && !taken.is_empty() {
+                break;
+            }
+            bytes += size;
+            taken.extend(self.files.next());
+        }
+        self.bytes_left -= bytes;
+        taken
+    }
+}
+
 impl<'j> Job<'j> {
     fn run(self, wait: bool) -> Result<(Vec<OnceLock<Outcome>>, Held), RefreshError> {
         let snapshot = self.synchronizer.repository.snapshot();
@@ -367,26 +415,31 @@ impl<'j> Job<'j> {
     }
 
     /// Reads and parses the files of `queue`.
-    fn catch_up(&self, snapshot: &Snapshot, mut queue: Vec<usize>) -> Result<(), RefreshError> {
-        queue.sort_by_key(|index| std::cmp::Reverse(self.files[*index].stat.size));
+    fn catch_up(&self, snapshot: &Snapshot, queue: Vec<usize>) -> Result<(), RefreshError> {
         let total = queue.len();
-        let next = AtomicUsize::new(0);
+        let n_threads = self.pool.current_num_threads().min(total);
+        let queue = Mutex::new(Queue::new(queue, self.files, n_threads));
         let others = Mutex::new(Vec::new());
         let work = || {
-            while !(self.stop)()
-                && let Some(&index) = queue.get(next.fetch_add(1, Ordering::Relaxed))
-            {
-                let found = &self.files[index];
-                let is_indexed = self.is_indexed(snapshot, found);
-                let claim =
-                    is_indexed.then(|| self.synchronizer.claims.claim(&found.abs, found.language));
-                match claim {
-                    Some(None) => lock(&others).push(index),
-                    claim => self.process(index, claim.flatten(), total),
+            while !(self.stop)() {
+                let taken = lock(&queue).take(self.files);
+                if taken.is_empty() {
+                    break;
                 }
+                let mut claimed = Vec::with_capacity(taken.len());
+                for index in taken {
+                    let found = &self.files[index];
+                    let claim = self
+                        .is_indexed(snapshot, found)
+                        .then(|| self.synchronizer.claims.claim(&found.abs, found.language));
+                    match claim {
+                        Some(None) => lock(&others).push(index),
+                        claim => claimed.push((index, claim.flatten())),
+                    }
+                }
+                self.process(claimed, total);
             }
         };
-        let n_threads = self.pool.current_num_threads().min(total);
         self.pool.scope(|scope| {
             for _ in 0..n_threads {
                 scope.spawn(|_| work());
@@ -400,7 +453,7 @@ impl<'j> Job<'j> {
             if claim.is_none() {
                 break;
             }
-            self.process(index, claim, total);
+            self.process(vec![(index, claim)], total);
             self.commit_ready();
         }
         if (self.stop)() { Err(RefreshError::Cancelled) } else { Ok(()) }
@@ -433,49 +486,72 @@ impl<'j> Job<'j> {
             || snapshot.record(&found.abs, found.language).is_some()
     }
 
-    fn process(&self, index: usize, claim: Option<Claim<'j>>, total: usize) {
-        let found = &self.files[index];
-        let repository = &self.synchronizer.repository;
-        let known = claim.as_ref().and_then(|_| Self::look_up(&repository.snapshot(), found));
-        let news = match known {
-            Some(outcome) => Some(News::Known(outcome)),
-            None => self.read_and_parse(found),
-        };
-        // Without news it was stopped.
-        let Some(news) = news else { return };
+    /// Reads these files, parses them together, and has them committed.
+    fn process(&self, batch: Vec<(usize, Option<Claim<'j>>)>, total: usize) {
+        let Synchronizer { repository, backend, limits, .. } = self.synchronizer;
+        let (mut sources, mut readings) = (Vec::new(), Vec::new());
+        for (index, claim) in batch {
+            if (self.stop)() {
+                return;
+            }
+            let found = &self.files[index];
+            let known = claim.as_ref().and_then(|_| Self::look_up(&repository.snapshot(), found));
+            let read = match known {
+                Some(outcome) => Err(News::Known(outcome)),
+                None => self.read(found),
+            };
+            match read {
+                Ok((stamp, source)) => {
+                    sources.push(source);
+                    readings.push((index, claim, stamp));
+                }
+                Err(news) => self.finish(Done { index, news, claim }, total),
+            }
+        }
+        if sources.is_empty() {
+            return;
+        }
+        let parsed = backend.parse_batch(&sources, limits, &|| (self.stop)());
+        for (((index, claim, stamp), source), parsed) in
+            readings.into_iter().zip(sources).zip(parsed)
+        {
+            let news = match parsed {
+                Ok(file) => News::Parsed(stamp, source.content, Arc::new(file)),
+                // No news: it was stopped.
+                Err(SkipReason::ParseTimeout) if (self.stop)() => continue,
+                Err(reason) => News::Skipped(Some(stamp), reason),
+            };
+            self.finish(Done { index, news, claim }, total);
+        }
+    }
+
+    /// A text to be parsed, or news without that.
+    fn read(&self, found: &Found) -> Result<(FileStamp, Source), News> {
+        let Synchronizer { disk, limits, repository, .. } = self.synchronizer;
+        let Content { stamp, bytes } = read_stable(&**disk, &found.abs, limits.bytes_max)
+            .map_err(|unread| News::Skipped(unread.stamp, unread.reason))?;
+        let content = ContentId::of(&bytes);
+        // The same content as before, or as that of another file: it is parsed already.
+        if let Some(file) = repository.by_content(content, found.language) {
+            return Err(News::Parsed(stamp, content, file));
+        }
+        match astscope_parsing::admit(bytes, limits) {
+            Ok(text) => Ok((stamp, Source { text, content, language: found.language })),
+            Err(reason) => Err(News::Skipped(Some(stamp), reason)),
+        }
+    }
+
+    /// Has it committed with others, or with what is ready now if that is due.
+    fn finish(&self, done: Done<'j>, total: usize) {
         let is_due = {
             let mut ready = lock(&self.ready);
-            ready.batch.push(Done { index, news, claim });
+            ready.batch.push(done);
             ready.batch.len() >= BATCH_FILES || ready.committed_at.elapsed() >= BATCH_TIME
         };
         if is_due {
             self.commit_ready();
         }
         (self.progress)(self.n_done.fetch_add(1, Ordering::Relaxed) + 1, total);
-    }
-
-    fn read_and_parse(&self, found: &Found) -> Option<News> {
-        let synchronizer = self.synchronizer;
-        let limits = &synchronizer.limits;
-        let read = read_stable(&*synchronizer.disk, &found.abs, limits.bytes_max);
-        let Content { stamp, bytes } = match read {
-            Ok(content) => content,
-            Err(unread) => return Some(News::Skipped(unread.stamp, unread.reason)),
-        };
-        let content = ContentId::of(&bytes);
-        // The same content as before, or as that of another file: it is parsed already.
-        if let Some(file) = synchronizer.repository.by_content(content, found.language) {
-            return Some(News::Parsed(stamp, content, file));
-        }
-        let deadline = Instant::now() + PARSE_TIME_MAX;
-        let mut stop = || (self.stop)() || Instant::now() >= deadline;
-        let parsed = astscope_parsing::admit(bytes, limits)
-            .and_then(|text| astscope_parsing::parse(text, found.language, limits, &mut stop));
-        match parsed {
-            Ok(file) => Some(News::Parsed(stamp, content, Arc::new(file))),
-            Err(SkipReason::ParseTimeout) if (self.stop)() => None,
-            Err(reason) => Some(News::Skipped(Some(stamp), reason)),
-        }
     }
 
     /// Commits what is ready and gives the claims back.
@@ -564,8 +640,12 @@ fn lasts(reason: &SkipReason) -> bool {
         | SkipReason::OverSizeLimit { .. }
         | SkipReason::TooDeep { .. }
         | SkipReason::ParseTimeout
-        | SkipReason::GrammarNotBuilt => true,
-        SkipReason::Unreadable { .. } | SkipReason::Unstable | SkipReason::Vanished => false,
+        | SkipReason::GrammarNotBuilt
+        | SkipReason::ParserDied { .. } => true,
+        SkipReason::ParserUnavailable { .. }
+        | SkipReason::Unreadable { .. }
+        | SkipReason::Unstable
+        | SkipReason::Vanished => false,
     }
 }
 

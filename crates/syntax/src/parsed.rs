@@ -105,6 +105,17 @@ pub enum SkipReason {
     Vanished,
     /// This build lacks the language's grammar.
     GrammarNotBuilt,
+    /// Its parser crashed, hung, took too much memory, or returned nonsense. It isn't tried again
+    /// until the file or the grammar changes.
+    ParserDied {
+        /// What happened.
+        why: String,
+    },
+    /// No parser was to be had. It is tried again.
+    ParserUnavailable {
+        /// What stood in the way.
+        why: String,
+    },
 }
 
 impl SkipReason {
@@ -121,6 +132,8 @@ impl SkipReason {
             Self::Unstable => "unstable",
             Self::Vanished => "vanished",
             Self::GrammarNotBuilt => "grammar_not_built",
+            Self::ParserDied { .. } => "parser_died",
+            Self::ParserUnavailable { .. } => "parser_unavailable",
         }
     }
 }
@@ -145,6 +158,8 @@ impl fmt::Display for SkipReason {
             Self::Unstable => write!(f, "it kept changing while it was read"),
             Self::Vanished => write!(f, "there is no such file (any more)"),
             Self::GrammarNotBuilt => write!(f, "this build lacks the language's grammar"),
+            Self::ParserDied { why } => write!(f, "its parser was lost: {why}"),
+            Self::ParserUnavailable { why } => write!(f, "no parser was to be had: {why}"),
         }
     }
 }

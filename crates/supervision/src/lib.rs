@@ -165,9 +165,9 @@ pub use policy::{
     SupervisorPolicy,
 };
 pub use pool::{
-    CpuConfig, CpuError, CpuPool, CpuStatus, Executor, Inline, Job, Lane, Order, Pool, PoolConfig,
-    PoolConfigError, PoolError, PoolState, PoolStatus, Process, ProcessError, ProcessRequest,
-    ProcessSpec, Seat, Threads, Worker,
+    CpuConfig, CpuError, CpuPool, CpuStatus, Executor, Inline, Job, Lane, Lost, Order,
+    OwnedProcess, Pool, PoolConfig, PoolConfigError, PoolError, PoolState, PoolStatus, Process,
+    ProcessEnd, ProcessError, ProcessRequest, ProcessSpec, Seat, Threads, Worker,
 };
 pub use probe::{Fault, Point, Probe};
 pub use registry::{NameTaken, Registry};

@@ -26,11 +26,13 @@ mod door;
 mod frame;
 mod jobs;
 mod keeper;
+mod owned;
 mod process;
 mod seat;
 mod threads;
 
 pub use cpu::{CpuConfig, CpuError, CpuPool, CpuStatus};
+pub use owned::{Lost, OwnedProcess, ProcessEnd};
 pub use process::{Process, ProcessError, ProcessRequest, ProcessSpec};
 pub use seat::Seat;
 pub use threads::{Executor, Inline, Job, Lane, Threads};

@@ -6,26 +6,14 @@
 
 use super::Worker;
 use super::frame::{self, FrameError};
+use super::owned::{OwnedProcess, ProcessEnd};
 use crate::{CallError, Ctx, Exit, Init, Mailbox, Reply, Service, later};
-use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::future::pending;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
-use tokio::time::{Instant, timeout, timeout_at};
-
-/// How long a process may take to end when its stdin is closed, before it is killed. Less than the
-/// 5 s that a worker may take to stop.
-const EXIT_WITHIN: Duration = Duration::from_millis(500);
-/// What is kept of stderr's beginning, and as much of its end, to be told with the end of the
-/// process: what went wrong may come first and be followed by a long backtrace, or last.
-const STDERR_BYTES: usize = 1024;
-/// How long to wait for the rest of stderr when the process has ended. Somebody else may hold it
-/// open.
-const STDERR_WITHIN: Duration = Duration::from_millis(100);
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{ChildStdin, ChildStdout, Command};
+use tokio::time::{Instant, timeout_at};
 
 /// A process to be run as a worker.
 ///
@@ -88,10 +76,9 @@ pub struct ProcessSpec {
 #[derive(Debug)]
 pub struct Process {
     spec: ProcessSpec,
-    group: Group,
+    owned: OwnedProcess,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
-    stderr: Stderr,
 }
 
 /// A request to a process.
@@ -146,62 +133,30 @@ impl Worker<ProcessRequest> {
     }
 }
 
-/// Why a process is no longer served.
-enum End {
-    /// The service was told to stop.
-    Stopped,
-    /// It ended by itself.
-    Exited(std::io::Result<ExitStatus>),
-    /// It closed a pipe, and is about to end, as a rule.
-    Closed,
-    /// It has to be killed.
-    Faulty(String),
-}
-
 impl Service for Process {
     type Args = ProcessSpec;
     type Message = ProcessRequest;
 
     async fn init(spec: ProcessSpec, _: &Ctx) -> Result<Init<Self>, Exit> {
         let mut command = Command::new(&spec.program);
-        command
-            .args(&spec.args)
-            .envs(spec.env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        // A ^C at the terminal is for this process, which stops its workers in order.
-        #[cfg(unix)]
-        command.process_group(0);
+        command.args(&spec.args).envs(spec.env.iter().map(|(name, value)| (name, value)));
         let name = spec.program.display();
-        let child = command
-            .spawn()
+        let (owned, stdin, stdout) = OwnedProcess::start(&mut command)
             .map_err(|error| Exit::failed(format!("`{name}` can't be run: {error}")))?;
-        let mut group = Group(child);
-        let child = &mut group.0;
-        limit(child, &spec)
+        limit(owned.id(), &spec)
             .map_err(|error| Exit::failed(format!("`{name}` can't be limited: {error}")))?;
-        let (Some(stdin), Some(stdout), Some(stderr)) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take())
-        else {
-            return Err(Exit::failed(format!("`{name}` has no pipes"))); // they were asked for
-        };
-        let stderr =
-            Stderr { pipe: stderr, first: Vec::new(), last: VecDeque::new(), n_omitted: 0 };
-        Ok(Init::Ready(Self { spec, group, stdin, stdout: BufReader::new(stdout), stderr }))
+        Ok(Init::Ready(Self { spec, owned, stdin, stdout: BufReader::new(stdout) }))
     }
 
     async fn run(mut self, mut mailbox: Mailbox<ProcessRequest>, ctx: Ctx) -> Result<(), Exit> {
-        let Self { spec, group, stdin, stdout, stderr } = &mut self;
+        let Self { spec, owned, stdin, stdout } = &mut self;
         let mut asked = None;
-        let serving = serve(spec, &mut group.0, (stdin, stdout), &mut mailbox, &ctx, &mut asked);
-        let end = tokio::select! {
-            biased;
-            end = serving => end,
-            end = stderr.collect_for_ever() => end,
-        };
-        let result = self.finish(end).await;
+        let end = serve(spec, owned, (stdin, stdout), &mut mailbox, &ctx, &mut asked).await;
+        let Self { spec, owned, stdin, stdout } = self;
+        let result = owned
+            .finish(end, (stdin, stdout))
+            .await
+            .map_err(|lost| Exit::failed(format!("`{}` {}", spec.program.display(), lost.why)));
         if let Some(reply) = asked {
             reply.send(Err(ProcessError::Died(match &result {
                 Ok(()) => Exit::Shutdown,
@@ -216,26 +171,26 @@ impl Service for Process {
 /// `asked`.
 async fn serve(
     spec: &ProcessSpec,
-    child: &mut Child,
+    process: &mut OwnedProcess,
     (stdin, stdout): (&mut ChildStdin, &mut BufReader<ChildStdout>),
     mailbox: &mut Mailbox<ProcessRequest>,
     ctx: &Ctx,
     asked: &mut Option<Reply<Result<Vec<u8>, ProcessError>>>,
-) -> End {
+) -> ProcessEnd {
     let max = spec.max_frame_bytes;
     loop {
         let ProcessRequest { bytes, deadline, reply } = tokio::select! {
             biased;
-            status = child.wait() => return End::Exited(status),
+            status = process.wait() => return ProcessEnd::Exited(status),
             unasked = stdout.fill_buf() => return match unasked {
                 Ok(bytes) if !bytes.is_empty() => {
-                    End::Faulty("it wrote something without being asked".to_owned())
+                    ProcessEnd::Faulty("it wrote something without being asked".to_owned())
                 }
-                Ok(_) | Err(_) => End::Closed,
+                Ok(_) | Err(_) => ProcessEnd::Closed,
             },
             request = mailbox.recv() => match request {
                 Some(request) => request,
-                None => return End::Stopped,
+                None => return ProcessEnd::Stopped,
             },
         };
         if u32::try_from(bytes.len()).map_or(true, |n| n > max) {
@@ -253,7 +208,8 @@ async fn serve(
         let answer = tokio::select! {
             biased;
             answer = timeout_at(deadline, exchange) => answer,
-            () = ctx.stopping() => return End::Stopped,
+            never = process.listen() => match never {},
+            () = ctx.stopping() => return ProcessEnd::Stopped,
         };
         match answer {
             Ok(Ok(((), answer))) => {
@@ -261,131 +217,20 @@ async fn serve(
                     reply.send(Ok(answer));
                 }
             }
-            Ok(Err(FrameError::Io(_))) => return End::Closed,
-            Ok(Err(error @ FrameError::TooLarge { .. })) => return End::Faulty(error.to_string()),
-            Err(_) => return End::Faulty("it didn't reply in time".to_owned()),
-        }
-    }
-}
-
-impl Process {
-    /// Sees to it that the process is gone.
-    async fn finish(self, end: End) -> Result<(), Exit> {
-        let Self { spec, mut group, stdin, stdout, mut stderr } = self;
-        let fault = match end {
-            End::Exited(status) => Ok(status),
-            End::Closed => {
-                drop((stdin, stdout));
-                let ended = timeout(EXIT_WITHIN, group.0.wait()).await;
-                ended.map_err(|_elapsed| "it closed its pipes".to_owned())
+            Ok(Err(FrameError::Io(_))) => return ProcessEnd::Closed,
+            Ok(Err(error @ FrameError::TooLarge { .. })) => {
+                return ProcessEnd::Faulty(error.to_string());
             }
-            End::Stopped => {
-                drop((stdin, stdout));
-                if timeout(EXIT_WITHIN, group.0.wait()).await.is_err() {
-                    group.kill().await?;
-                }
-                return Ok(());
-            }
-            End::Faulty(fault) => Err(fault),
-        };
-        let what = match fault {
-            Ok(Ok(status)) => format!("ended: {status}"),
-            Ok(Err(error)) => format!("ended: {error}"),
-            Err(fault) => {
-                group.kill().await?;
-                format!("was killed: {fault}")
-            }
-        };
-        let last_words = stderr.last_words().await;
-        Err(Exit::failed(format!("`{}` {what}{last_words}", spec.program.display())))
-    }
-}
-
-/// The process, and on Unix what it has started: they are killed together, also when this is
-/// dropped.
-///
-/// A process that ends by itself may leave others behind. They aren't looked for: once it has been
-/// waited for, the number of its group may be somebody else's.
-#[derive(Debug)]
-struct Group(Child);
-
-impl Group {
-    async fn kill(&mut self) -> std::io::Result<()> {
-        self.kill_others();
-        self.0.kill().await
-    }
-
-    #[cfg(unix)]
-    fn kill_others(&self) {
-        use rustix::process::{Pid, Signal, kill_process_group};
-        let pid = self.0.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            // In vain if all of them are gone already.
-            let _gone = kill_process_group(pid, Signal::KILL);
-        }
-    }
-
-    #[cfg(not(unix))]
-    fn kill_others(&self) {}
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.kill_others(); // and the process itself by `kill_on_drop`
-    }
-}
-
-/// What the process complains about.
-#[derive(Debug)]
-struct Stderr {
-    pipe: ChildStderr,
-    first: Vec<u8>,
-    last: VecDeque<u8>,
-    /// Bytes between the two that were not kept.
-    n_omitted: u64,
-}
-
-impl Stderr {
-    /// Reads to the end, so that the process never has to wait.
-    async fn collect(&mut self) {
-        let mut buffer = [0; 512];
-        while let Ok(n @ 1..) = self.pipe.read(&mut buffer).await {
-            let (first, rest) = buffer[..n].split_at(n.min(STDERR_BYTES - self.first.len()));
-            self.first.extend(first);
-            self.last.extend(rest);
-            let n_surplus = self.last.len().saturating_sub(STDERR_BYTES);
-            self.last.drain(..n_surplus);
-            self.n_omitted += n_surplus as u64;
-        }
-    }
-
-    async fn collect_for_ever<T>(&mut self) -> T {
-        self.collect().await;
-        pending().await
-    }
-
-    /// The beginning and the end of what was read, for a message.
-    async fn last_words(&mut self) -> String {
-        // In vain if somebody else holds it open: then what there is will do.
-        let _complete = timeout(STDERR_WITHIN, self.collect()).await;
-        let mut text = std::mem::take(&mut self.first);
-        if self.n_omitted > 0 {
-            text.extend(format!("\n[{} bytes omitted]\n", self.n_omitted).bytes());
-        }
-        text.extend(&self.last);
-        let text = String::from_utf8_lossy(&text);
-        match text.trim() {
-            "" => String::new(),
-            text => format!("; it wrote: {text}"),
+            Err(_) => return ProcessEnd::Faulty("it didn't reply in time".to_owned()),
         }
     }
 }
 
 /// Sets the limits of a process that has only just begun.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn limit(child: &Child, spec: &ProcessSpec) -> std::io::Result<()> {
+fn limit(id: Option<u32>, spec: &ProcessSpec) -> std::io::Result<()> {
     use rustix::process::{Pid, Resource, Rlimit, prlimit};
-    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let pid = id.and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let Some(pid) = pid else { return Err(std::io::ErrorKind::NotFound.into()) };
     if let Some(bytes) = spec.memory_bytes {
         let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
@@ -401,7 +246,7 @@ fn limit(child: &Child, spec: &ProcessSpec) -> std::io::Result<()> {
 
 /// Refuses limits, because there is no safe way to set them.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn limit(_: &Child, spec: &ProcessSpec) -> std::io::Result<()> {
+fn limit(_: Option<u32>, spec: &ProcessSpec) -> std::io::Result<()> {
     if spec.memory_bytes.is_some() || spec.cpu_seconds.is_some() {
         return Err(std::io::ErrorKind::Unsupported.into());
     }

@@ -81,6 +81,22 @@ fn build_table(language: Language) -> Option<Arc<KindTable>> {
     Some(Arc::new(KindTable::with_resolver(kinds, fields, resolve)))
 }
 
+/// Names what would parse a text of this language: changes whenever the result may. In hex; `None`
+/// if it isn't built.
+///
+/// A fixed scanner may leave all names as they were, and embedded languages have grammars of their
+/// own: so this crate's version is part of it, which pins all of them.
+#[cfg(feature = "service")]
+pub(crate) fn grammar_version(language: Language) -> Option<String> {
+    let grammar = ts_language(language)?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
+    hasher.update(&kind_table(language)?.fingerprint());
+    hasher.update(&grammar.abi_version().to_le_bytes());
+    hasher.update(&grammar.parse_state_count().to_le_bytes());
+    Some(hasher.finalize().to_hex()[..32].to_owned())
+}
+
 /// How code with metavariables is written so that a language's grammar accepts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PatternSyntax {

@@ -27,6 +27,12 @@ mod backend;
 mod convert;
 mod grammar;
 mod injection;
+#[cfg(feature = "service")]
+pub mod service;
+#[cfg(feature = "service")]
+mod wire;
+#[cfg(feature = "service")]
+pub mod worker;
 
 pub use admit::{Limits, admit};
 pub use backend::{Backend, InProcess, Source};

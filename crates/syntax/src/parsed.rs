@@ -108,7 +108,7 @@ pub enum SkipReason {
     /// Its parser crashed, hung, took too much memory, or returned nonsense. It isn't tried again
     /// until the file or the grammar changes.
     ParserDied {
-        /// What happened.
+        /// What it did, such as `ended: signal: 6 (SIGABRT)`.
         why: String,
     },
     /// No parser was to be had. It is tried again.
@@ -158,7 +158,7 @@ impl fmt::Display for SkipReason {
             Self::Unstable => write!(f, "it kept changing while it was read"),
             Self::Vanished => write!(f, "there is no such file (any more)"),
             Self::GrammarNotBuilt => write!(f, "this build lacks the language's grammar"),
-            Self::ParserDied { why } => write!(f, "its parser was lost: {why}"),
+            Self::ParserDied { why } => write!(f, "its parser {why}"),
             Self::ParserUnavailable { why } => write!(f, "no parser was to be had: {why}"),
         }
     }

@@ -32,6 +32,7 @@ pub(crate) fn serve(args: &ServeArgs, console: &mut Console<'_>) -> Result<Exit,
     let config = DaemonConfig {
         runtime_dir: runtime_dir.clone(),
         roots,
+        parsers: None,
         idle_exit: args.idle_timeout.0,
         allow_debug: args.allow_debug,
         leaving: if args.spawned { || () } else { service_manager::stopping },

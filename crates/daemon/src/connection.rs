@@ -10,8 +10,9 @@
 
 use crate::daemon::{Busy, Daemon, Phase};
 use crate::gateway::{Entry, NewConnection};
-use crate::handlers;
 use crate::request::{Outgoing, RequestContext};
+use crate::telemetry::Measured;
+use crate::{errors, handlers};
 use astscope_protocol::frame::{self, Incoming, LineDecoder, Request, RpcError};
 use astscope_protocol::messages::{Cancel, ErrorCode, HelloParams, HelloResult, PROTOCOL, method};
 use astscope_protocol::{LINE_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX};
@@ -27,6 +28,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 /// Lines that wait for a slow client. A line is one file's matches or a 4 MiB piece of them.
 const OUTGOING_LINES_MAX: usize = 32;
@@ -227,19 +229,21 @@ impl Connection {
         let in_flight = OnTheList { id, list: Arc::clone(&self.in_flight) };
         let is_answered = Arc::new(AtomicBool::new(false));
         self.n_requests += 1;
+        let name: Arc<str> = format!("{}-{}", self.entry.session(), self.n_requests).into();
         let started = Started {
-            number: self.n_requests,
             daemon: Arc::clone(&self.daemon),
             busy: self.daemon.begin(),
             context: RequestContext {
+                name: Arc::clone(&name),
                 id,
                 out: self.out.clone(),
                 cancelled,
                 runtime: self.daemon.runtime.clone(),
                 started: Instant::now(),
                 deadline: None,
+                turn: None,
             },
-            request,
+            request: Arc::new(request),
             in_flight,
             is_answered: Arc::clone(&is_answered),
         };
@@ -250,7 +254,7 @@ impl Connection {
                     let exit = monitor.down().await;
                     if !is_answered.load(Ordering::Acquire) {
                         // In vain if the client is gone, which may be why.
-                        let _gone = out.send(error_line(Some(id), &ended(&exit))).await;
+                        let _gone = out.send(error_line(id, &name, &ended(&exit))).await;
                     }
                 });
                 Ok(())
@@ -288,16 +292,16 @@ impl Connection {
     }
 
     async fn answer_error(&self, id: Option<u64>, error: &RpcError) -> bool {
-        self.out.send(error_line(id, error)).await.is_ok()
+        let mut line = Vec::new();
+        frame::encode_error(&mut line, id, error).is_ok() && self.out.send(line).await.is_ok()
     }
 }
 
 /// A request that is about to run.
 struct Started {
-    number: u64,
     daemon: Arc<Daemon>,
     context: RequestContext,
-    request: Request,
+    request: Arc<Request>,
     busy: Busy,
     in_flight: OnTheList,
     is_answered: Arc<AtomicBool>,
@@ -316,27 +320,19 @@ impl Drop for OnTheList {
 }
 
 fn request(started: Started) -> ChildSpec {
-    let id = format!("request_{}", started.number);
+    let id = format!("request_{}", started.context.name);
     ChildSpec::once(id, |ctx| run_request(ctx, started)).stop(Stop::Within(REQUEST_STOP))
 }
 
 /// Runs a request's handler and answers, whatever happens: a panic costs this request only.
 async fn run_request(ctx: Ctx, started: Started) -> Result<(), Exit> {
-    let Started { number: _, daemon, context, request, busy, in_flight, is_answered } = started;
-    let (id, out, cancelled) = (context.id, context.out.clone(), context.cancelled.clone());
-    let work = {
-        let daemon = Arc::clone(&daemon);
-        move |_: &_| {
-            let mut line = Vec::new();
-            let handled = handlers::handle(&daemon, context, &request);
-            handled.map(|result| {
-                // An answer is JSON text already; writing it into a vector can't fail.
-                let _infallible = frame::encode_response(&mut line, id, &result);
-                line
-            })
-        }
-    };
-    let handled = ctx.blocking(None, work);
+    let Started { daemon, context, request, busy, in_flight, is_answered } = started;
+    let (id, name, begun) = (context.id, Arc::clone(&context.name), context.started);
+    let (out, cancelled) = (context.out.clone(), context.cancelled.clone());
+    // Also when this future is dropped, which is how a kill comes.
+    let _given_up_with_it = cancelled.clone().drop_guard();
+    let span = tracing::info_span!("request", request = %name, method = request.method);
+    let handled = handlers::handle(&ctx, &daemon, context, request).instrument(span);
     tokio::pin!(handled);
     let handled = tokio::select! {
         biased;
@@ -347,42 +343,69 @@ async fn run_request(ctx: Ctx, started: Started) -> Result<(), Exit> {
         }
     };
     let is_leaving = *daemon.phase.borrow() == Phase::Stopping;
-    let (line, exit) = match handled {
-        Ok(Ok(line)) => (line, Ok(())),
+    let (answered, exit) = match handled {
         // Nobody gave it up but the daemon itself.
-        Ok(Err(error)) if error.error_code() == Some(ErrorCode::Cancelled) && is_leaving => {
-            (error_line(Some(id), &shutting_down()), Ok(()))
+        Ok(Err(error)) if is_leaving && is_given_up(&error) => (Err(shutting_down()), Ok(())),
+        Ok(answered) => (answered, Ok(())),
+        Err(exit) => (Err(ended(&exit)), Err(exit)),
+    };
+    let failed = answered.as_ref().is_err_and(is_own_fault);
+    if let Err(error) = &answered
+        && failed
+    {
+        tracing::warn!(request = %name, error = error.message, "a request failed");
+    }
+    let measured = Measured::Request { took: begun.elapsed(), failed };
+    let line = match answered {
+        Ok(result) => {
+            let mut line = Vec::new();
+            // An answer is JSON text already, which can be written into a vector.
+            let _infallible = frame::encode_tagged_response(&mut line, id, &name, &result);
+            line
         }
-        Ok(Err(error)) => (error_line(Some(id), &error), Ok(())),
-        Err(exit) => (error_line(Some(id), &ended(&exit)), Err(exit)),
+        Err(error) => error_line(id, &name, &error),
     };
     // Before the answer is out, so that a client that has it may use the id again.
     drop(in_flight);
     is_answered.store(true, Ordering::Release);
+    // News: telemetry that is full or restarting does without.
+    let _unheard = daemon.telemetry.send_now(measured);
     if out.send(line).await.is_err() {
-        tracing::debug!(id, "the client left before its answer");
+        tracing::debug!(request = %name, "the client left before its answer");
     }
     drop(busy);
     exit
 }
 
-fn error_line(id: Option<u64>, error: &RpcError) -> Vec<u8> {
+fn error_line(id: u64, name: &str, error: &RpcError) -> Vec<u8> {
     let mut line = Vec::new();
     // Errors are structs of texts and numbers, which always serialise.
-    let _infallible = frame::encode_error(&mut line, id, error);
+    let _infallible = frame::encode_tagged_error(&mut line, Some(id), name, error);
     line
 }
 
 /// What a request is answered with whose handler has not come to an answer.
 fn ended(exit: &Exit) -> RpcError {
     match exit {
-        Exit::Panicked(_) => {
-            let message = "a bug of the daemon's: the request's handler panicked";
-            RpcError::new(ErrorCode::Internal, message)
-        }
+        Exit::Panicked(_) => errors::panicked(),
         Exit::Shutdown | Exit::ShutdownWith(_) => shutting_down(),
-        _ => RpcError::new(ErrorCode::Internal, format!("the request was ended: {exit}")),
+        other => {
+            let message = format!("the part that ran the request ended: {other}");
+            RpcError::new(ErrorCode::Restarting, message)
+        }
     }
+}
+
+fn is_given_up(error: &RpcError) -> bool {
+    matches!(error.error_code(), Some(ErrorCode::Cancelled | ErrorCode::Restarting))
+}
+
+/// Whether the daemon is to blame, and not what was asked.
+fn is_own_fault(error: &RpcError) -> bool {
+    matches!(
+        error.error_code(),
+        Some(ErrorCode::Internal | ErrorCode::Restarting | ErrorCode::Overloaded)
+    )
 }
 
 fn shutting_down() -> RpcError {

@@ -1,9 +1,12 @@
 //! What everything in the tree shares: handles, counters and the phase, no running thing.
 
 use crate::gateway::Gateway;
+use crate::parsers::Parsers;
+use crate::telemetry::{self, Measured};
 use crate::workspaces::Workspaces;
 use astscope_protocol::messages::{Peer, StopParams};
-use astscope_supervision::Supervisor;
+use astscope_querying::service::{ExecutorConfig, ExecutorHandle, Seats};
+use astscope_supervision::{Address, Supervisor};
 use rayon::ThreadPool;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -33,12 +36,27 @@ pub(crate) struct Settings {
     pub(crate) allow_debug: bool,
 }
 
+/// What a daemon is made of.
+pub(crate) struct Parts {
+    pub(crate) settings: Settings,
+    pub(crate) gateway: Gateway,
+    pub(crate) pool: ThreadPool,
+    pub(crate) parsers: Parsers,
+    pub(crate) seats: Seats,
+}
+
 /// Everything that the services share.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     pub(crate) settings: Settings,
     pub(crate) workspaces: Workspaces,
     pub(crate) gateway: Gateway,
+    pub(crate) telemetry: Address<Measured>,
+    pub(crate) parsers: Parsers,
+    /// How many queries work at a time, of all workspaces together.
+    pub(crate) seats: Seats,
+    /// Runs queries that no workspace serves.
+    pub(crate) one_shot: ExecutorHandle,
     /// Prunes, matches, and parses what a query waits for. Crawls have a pool of their own, so that
     /// no query waits behind one.
     pub(crate) pool: Arc<ThreadPool>,
@@ -81,11 +99,16 @@ impl Drop for Connected {
 }
 
 impl Daemon {
-    pub(crate) fn new(settings: Settings, pool: ThreadPool, gateway: Gateway) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { settings, gateway, pool, parsers, seats } = parts;
         Self {
             settings,
             workspaces: Workspaces::default(),
             gateway,
+            telemetry: telemetry::address(),
+            parsers,
+            one_shot: ExecutorHandle::new(ExecutorConfig::default(), seats.clone()),
+            seats,
             pool: Arc::new(pool),
             phase: watch::Sender::new(Phase::Running),
             started: Instant::now(),

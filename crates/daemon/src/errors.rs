@@ -4,7 +4,10 @@ use crate::request::RequestContext;
 use astscope_pattern_matcher::{CompileError, RuleError};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::ErrorCode;
+use astscope_querying::service::ExecuteError;
 use astscope_querying::{Interrupt, QueryError};
+use astscope_supervision::{AdminError, Exit};
+use astscope_synchronization::service::SyncError;
 use astscope_synchronization::{GlobError, RefreshError, RootError};
 use astscope_syntax::{SkipReason, UnknownLanguage};
 use std::error::Error as StdError;
@@ -70,6 +73,45 @@ pub(crate) fn refresh(error: &RefreshError, context: &RequestContext) -> RpcErro
         }),
         RefreshError::Glob(error) => glob(error),
     }
+}
+
+/// Files that the workspace's services didn't bring up to date.
+pub(crate) fn sync(error: &SyncError, context: &RequestContext) -> RpcError {
+    match error {
+        SyncError::Refresh(error) => refresh(error, context),
+        SyncError::Ended(Exit::Panicked(_)) => panicked(),
+        // Nobody gave the part up but whoever gave up the request.
+        SyncError::Ended(_) if context.interrupt().is_some() => {
+            refresh(&RefreshError::Cancelled, context)
+        }
+        other => RpcError::new(ErrorCode::Restarting, other.to_string()),
+    }
+}
+
+/// A query that its workspace's services didn't run to its end.
+pub(crate) fn execute(error: &ExecuteError) -> RpcError {
+    match error {
+        ExecuteError::Overloaded => RpcError::new(ErrorCode::Overloaded, error.to_string()),
+        ExecuteError::NoTurn => query(QueryError::DeadlineExceeded),
+        ExecuteError::GivenUp => query(QueryError::Cancelled),
+        ExecuteError::Ended(Exit::Panicked(_)) => panicked(),
+        other => RpcError::new(ErrorCode::Restarting, other.to_string()),
+    }
+}
+
+/// A request whose handler did what it must never do.
+pub(crate) fn panicked() -> RpcError {
+    let message = "a bug of the daemon's: the request's handler panicked";
+    RpcError::new(ErrorCode::Internal, message)
+}
+
+/// A root whose services can't be started.
+pub(crate) fn workspace(root: &Path, error: &AdminError) -> RpcError {
+    let code = match error {
+        AdminError::MaxChildren => ErrorCode::Overloaded,
+        _ => ErrorCode::Restarting,
+    };
+    with(code, format!("cannot serve {}", root.display()), None, vec![error.to_string()], None)
 }
 
 /// A glob that can't be compiled.

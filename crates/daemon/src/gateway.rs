@@ -134,6 +134,10 @@ impl Entry {
         Self { session, sessions }
     }
 
+    pub(crate) fn session(&self) -> u64 {
+        self.session
+    }
+
     /// Notes who it is. News for a list: a roll that can't be reached does without.
     pub(crate) fn greeted(&self, client: String) {
         let _unheard = self.sessions.send_now(Roll::Greeted(self.session, client));

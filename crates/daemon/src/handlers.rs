@@ -1,6 +1,10 @@
 //! What each request asks for: parameters in, the right crate called, an answer out.
+//!
+//! Queries take turns and run under the executor of their workspace; what looks at a disk runs on a
+//! thread that may block; the rest is answered at once.
 
 mod explain;
+mod operations;
 mod parse;
 mod query;
 mod status;
@@ -9,52 +13,145 @@ use crate::daemon::Daemon;
 use crate::errors;
 use crate::request::RequestContext;
 use astscope_protocol::frame::{Request, RpcError};
-use astscope_protocol::messages::{ErrorCode, OpenParams, method};
+use astscope_protocol::messages::{
+    Delivery, ErrorCode, OpenParams, Selection, WorkspaceStatus, method,
+};
+use astscope_supervision::{Ctx, Exit};
+use serde::Deserialize;
 use serde_json::value::RawValue;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Answers a request, or says why not. Runs on a thread that may block.
-pub(crate) fn handle(
+/// A request's result as JSON text, or why there is none.
+pub(crate) type Answered = Result<Box<RawValue>, RpcError>;
+
+/// Answers a request, or says why not.
+///
+/// # Errors
+/// When the handler itself ended without an answer.
+pub(crate) async fn handle(
+    ctx: &Ctx,
     daemon: &Arc<Daemon>,
     context: RequestContext,
-    request: &Request,
-) -> Result<Box<RawValue>, RpcError> {
-    match request.method.as_str() {
-        method::RUN => query::run(daemon, context, &request.params()?).and_then(|it| answer(&it)),
-        method::SCAN => query::scan(daemon, context, request.params()?).and_then(|it| answer(&it)),
-        method::EXPLAIN => {
-            explain::explain(daemon, context, &request.params()?).and_then(|it| answer(&it))
+    request: Arc<Request>,
+) -> Result<Answered, Exit> {
+    let answered = match request.method.as_str() {
+        method::RUN | method::SCAN | method::EXPLAIN => {
+            return query(ctx, daemon, context, request).await;
         }
-        method::PARSE => parse::parse(&context, &request.params()?).and_then(|it| answer(&it)),
-        method::OPEN => open(daemon, &context, &request.params()?).and_then(|it| answer(&it)),
-        method::STATUS => answer(&status::status(daemon, &request.params()?)),
+        method::OPEN => return open(ctx, daemon, context, request).await,
+        method::PARSE => {
+            let daemon = Arc::clone(daemon);
+            let work = move |_: &_| {
+                parse::parse(&daemon, &context, &request.params()?).and_then(|it| answer(&it))
+            };
+            return ctx.blocking(None, work).await;
+        }
+        method::STATUS => {
+            let daemon = Arc::clone(daemon);
+            let work = move |_: &_| answer(&status::status(&daemon, &request.params()?));
+            return ctx.blocking(None, work).await;
+        }
+        method::TREE => match request.params() {
+            Ok(params) => operations::tree(daemon, params).await.and_then(|it| answer(&it)),
+            Err(error) => Err(error),
+        },
+        method::HEALTH => answer(&operations::health(daemon).await),
+        method::KILL => match request.params() {
+            Ok(params) => {
+                operations::kill(daemon, params).await.and_then(|()| answer(&serde_json::json!({})))
+            }
+            Err(error) => Err(error),
+        },
         other => {
             let message = format!("there is no method `{other}`");
             Err(RpcError::new(ErrorCode::UnknownMethod, message))
         }
-    }
+    };
+    Ok(answered)
 }
 
-fn open(
+/// What decides where and until when a query runs.
+#[derive(Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+struct Terms {
+    selection: Selection,
+    delivery: Delivery,
+}
+
+/// Runs a query under the executor of the workspace that it is about.
+async fn query(
+    ctx: &Ctx,
     daemon: &Arc<Daemon>,
-    context: &RequestContext,
-    params: &OpenParams,
-) -> Result<astscope_protocol::messages::WorkspaceStatus, RpcError> {
-    let path = errors::absolute("path", &params.path)?;
-    let workspace =
-        daemon.workspaces.open_explicit(daemon, path).map_err(|error| errors::root(&error))?;
-    let stop = || context.interrupt().is_some();
-    let progress = context.progress("indexing");
-    workspace
-        .synchronizer
-        .crawl(&stop, &progress)
-        .map_err(|error| errors::refresh(&error, context))?;
-    // The crawl in the background may have a little left to do, but nothing to find.
-    workspace.indexed_since(context.started);
-    Ok(status::workspace(&workspace, false))
+    context: RequestContext,
+    request: Arc<Request>,
+) -> Result<Answered, Exit> {
+    let (own, asked, context) = {
+        let terms: Result<Terms, RpcError> = request.params();
+        let terms = terms.and_then(|terms| {
+            let context = context.with_deadline_ms(terms.delivery.deadline_ms)?;
+            Ok((terms.selection, context))
+        });
+        match terms {
+            Ok((selection, context)) => (Arc::clone(daemon), selection, context),
+            Err(error) => return Ok(Err(error)),
+        }
+    };
+    let home = ctx.blocking(None, move |_| own.workspaces.home(&own, &asked)).await?;
+    let executor = match &home {
+        Ok(home) => home.as_ref().map_or(&daemon.one_shot, |home| &home.executor),
+        Err(error) => return Ok(Err(error.clone())),
+    };
+    let (deadline, give_up) = (context.deadline.map(Into::into), context.cancelled.clone());
+    let (daemon, span) = (Arc::clone(daemon), tracing::Span::current());
+    let work = move |turn: &_| {
+        let _entered = span.enter();
+        let context = context.on_turn(turn);
+        match request.method.as_str() {
+            method::RUN => {
+                query::run(&daemon, &context, &request.params()?).and_then(|it| answer(&it))
+            }
+            method::SCAN => {
+                query::scan(&daemon, &context, request.params()?).and_then(|it| answer(&it))
+            }
+            _ => explain::explain(&daemon, &context, &request.params()?).and_then(|it| answer(&it)),
+        }
+    };
+    let answered = executor.execute(deadline, &give_up, work).await;
+    Ok(answered.unwrap_or_else(|error| Err(errors::execute(&error))))
 }
 
-fn answer(result: &impl serde::Serialize) -> Result<Box<RawValue>, RpcError> {
+/// Opens a root, and answers when it is indexed.
+async fn open(
+    ctx: &Ctx,
+    daemon: &Arc<Daemon>,
+    context: RequestContext,
+    request: Arc<Request>,
+) -> Result<Answered, Exit> {
+    let resolve = move |_: &_| -> Result<PathBuf, RpcError> {
+        let params: OpenParams = request.params()?;
+        let path = errors::absolute("path", &params.path)?;
+        astscope_synchronization::roots::explicit(path).map_err(|error| errors::root(&error))
+    };
+    let root = match ctx.blocking(None, resolve).await? {
+        Ok(root) => root,
+        Err(error) => return Ok(Err(error)),
+    };
+    let indexed = async {
+        let workspace = daemon.workspaces.open(daemon, root).await?;
+        let giving_up = context.clone();
+        let stop = Arc::new(move || giving_up.interrupt().is_some());
+        let progress = Arc::new(context.progress("indexing"));
+        let crawled = workspace.sync.crawl(stop, progress).await;
+        crawled.map_err(|error| errors::sync(&error, &context))?;
+        let status: WorkspaceStatus = status::workspace(&workspace, false);
+        answer(&status)
+    };
+    Ok(indexed.await)
+}
+
+fn answer(result: &impl serde::Serialize) -> Answered {
     serde_json::value::to_raw_value(result).map_err(|error| {
         RpcError::new(ErrorCode::Internal, format!("cannot encode the answer: {error}"))
     })

@@ -17,9 +17,13 @@ mod gateway;
 mod handlers;
 mod lifecycle;
 mod memory;
+mod parsers;
 mod request;
+mod telemetry;
 mod tree;
 mod wire;
+mod workspace;
 mod workspaces;
 
+pub use astscope_parsing::service::ParserConfig;
 pub use lifecycle::{DaemonConfig, ServeError, serve};

@@ -4,12 +4,14 @@
 //! however it ends, so a socket that is found while the lock can be had is stale and is removed.
 //! What runs between the two is the tree.
 
-use crate::daemon::{Daemon, Settings};
-use crate::gateway::Gateway;
+use crate::daemon::{Daemon, Parts, Settings};
+use crate::gateway::{CLIENTS_MAX, Gateway};
+use crate::parsers::Parsers;
 use crate::{cpu, memory, tree};
+use astscope_parsing::service::ParserConfig;
 use astscope_protocol::messages::StopParams;
-use astscope_protocol::{RuntimeDir, RuntimeDirError};
-use astscope_supervision::{Root, StartError, install_panic_hook};
+use astscope_protocol::{REQUESTS_IN_FLIGHT_MAX, RuntimeDir, RuntimeDirError};
+use astscope_supervision::{PoolConfigError, Root, StartError, install_panic_hook};
 use astscope_synchronization::{RootError, roots};
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io;
@@ -23,10 +25,10 @@ use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-/// Threads that wait for a request's answer or work on a crawl. More requests than these wait in
-/// line, so it is far above what a few clients that read nothing can hold; a thread that waits
-/// costs a few pages.
-const BLOCKING_THREADS_MAX: usize = 512;
+/// Threads that wait for a request's client or work on one. Every request of every client may wait,
+/// and a query that works needs one for itself and one for its files: with fewer, clients that
+/// read nothing could keep the others from being served. A thread that waits costs a few pages.
+const BLOCKING_THREADS_MAX: usize = CLIENTS_MAX * REQUESTS_IN_FLIGHT_MAX as usize + 512;
 
 /// How long the whole tree may take to stop, whatever its parts may: the seed's bound.
 const STOP_MAX: Duration = Duration::from_secs(30);
@@ -46,6 +48,9 @@ pub struct DaemonConfig {
     pub runtime_dir: RuntimeDir,
     /// Directories to open at once, resolved or not. Being named makes any directory acceptable.
     pub roots: Vec<PathBuf>,
+    /// How processes that parse are run; `None` parses in this process, where a grammar that
+    /// crashes takes the daemon along.
+    pub parsers: Option<ParserConfig>,
     /// Leave after this long without clients or work; `None` for never.
     pub idle_exit: Option<Duration>,
     /// Whether clients may end nodes of the tree.
@@ -181,8 +186,12 @@ async fn run(config: DaemonConfig, ready: impl FnOnce()) -> Result<(), ServeErro
     let socket = settings.socket.clone();
     let listener =
         listen(&socket).map_err(|source| ServeError::Listen { path: socket.clone(), source })?;
-    let daemon = Arc::new(Daemon::new(settings, pool, Gateway::new(listener)));
-    let root = match tree::spec(&daemon).start("daemon").await {
+    let pools = |error: PoolConfigError| ServeError::Threads(io::Error::other(error));
+    let parsers = Parsers::new(config.parsers).map_err(pools)?;
+    let (seats_spec, seats) = tree::query_execution_pool().map_err(pools)?;
+    let gateway = Gateway::new(listener);
+    let daemon = Arc::new(Daemon::new(Parts { settings, gateway, pool, parsers, seats }));
+    let root = match tree::spec(&daemon, seats_spec).start("daemon").await {
         Ok(root) => root,
         Err(error) => {
             close(&daemon);
@@ -192,7 +201,12 @@ async fn run(config: DaemonConfig, ready: impl FnOnce()) -> Result<(), ServeErro
     // Set once, here.
     let _first = daemon.root.set(root.supervisor().clone());
     for path in roots {
-        daemon.workspaces.open(&daemon, path).await;
+        let opened = daemon.workspaces.open(&daemon, path.clone()).await;
+        if let Err(error) = opened {
+            close(&daemon);
+            stop(&root).await;
+            return Err(ServeError::Root { path, reason: error.message });
+        }
     }
     ready();
     let failed = tokio::select! {

@@ -3,6 +3,7 @@
 use astscope_protocol::LINE_BYTES_MAX;
 use astscope_protocol::frame::{self, RpcError};
 use astscope_protocol::messages::{ErrorCode, Item, Progress, method};
+use astscope_querying::service::Turn;
 use astscope_querying::{Gone, Interrupt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -58,14 +59,18 @@ impl Outgoing {
 }
 
 /// What a request's handler works with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct RequestContext {
+    /// The daemon's own name for the request: session and number.
+    pub(crate) name: Arc<str>,
     pub(crate) id: u64,
     pub(crate) out: Outgoing,
     pub(crate) cancelled: CancellationToken,
     pub(crate) runtime: Handle,
     pub(crate) started: Instant,
     pub(crate) deadline: Option<Instant>,
+    /// Its turn, if it is one of those that take turns.
+    pub(crate) turn: Option<Turn>,
 }
 
 impl RequestContext {
@@ -76,6 +81,11 @@ impl RequestContext {
         }
         let passed = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
         passed.then_some(Interrupt::DeadlineExceeded)
+    }
+
+    /// The request, now that it has its turn.
+    pub(crate) fn on_turn(self, turn: &Turn) -> Self {
+        Self { turn: Some(turn.clone()), ..self }
     }
 
     /// Starts the clock of a request that brought a deadline.
@@ -97,20 +107,28 @@ impl RequestContext {
         let mut line = Vec::new();
         frame::encode_item(&mut line, item).map_err(|_unencodable| Gone)?;
         let Some(line) = self.out.try_send(line)? else { return Ok(()) };
-        self.runtime.block_on(async {
+        let sent = async {
             tokio::select! {
                 biased;
                 () = self.cancelled.cancelled() => Err(Gone),
                 sent = self.out.send(line) => sent,
             }
-        })
+        };
+        match &self.turn {
+            Some(turn) => turn.wait(sent),
+            None => self.runtime.block_on(sent),
+        }
     }
 
     /// A callback that reports how far a phase is, not too often.
-    pub(crate) fn progress<'c>(&'c self, phase: &'static str) -> impl Fn(usize, usize) + Sync + 'c {
+    pub(crate) fn progress(
+        &self,
+        phase: &'static str,
+    ) -> impl Fn(usize, usize) + Send + Sync + use<> {
         let next = AtomicU64::new(0);
+        let (id, out, started) = (self.id, self.out.clone(), self.started);
         move |done, total| {
-            let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let now = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
             let due = next.load(Ordering::Relaxed);
             let step = u64::try_from(PROGRESS_EVERY.as_millis()).unwrap_or(u64::MAX);
             // One thread of many wins the right to report.
@@ -121,16 +139,12 @@ impl RequestContext {
             if !won && done < total {
                 return;
             }
-            let progress = Progress {
-                id: self.id,
-                phase: phase.to_owned(),
-                done: done as u64,
-                total: total as u64,
-            };
+            let progress =
+                Progress { id, phase: phase.to_owned(), done: done as u64, total: total as u64 };
             let mut line = Vec::new();
             if frame::encode_notification(&mut line, method::PROGRESS, &progress).is_ok() {
                 // Progress is news, not an answer: a client that is slow to read does without.
-                let _unheard = self.out.try_send(line);
+                let _unheard = out.try_send(line);
             }
         }
     }

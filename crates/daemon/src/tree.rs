@@ -2,21 +2,29 @@
 
 use crate::daemon::Daemon;
 use crate::gateway::{CLIENTS_MAX, Sessions};
+use crate::telemetry::Telemetry;
+use crate::workspace::Workspace;
 use crate::{foundation, gateway};
+use astscope_querying::service::{self as querying, Seats};
 use astscope_supervision::Strategy::{OneForOne, RestForOne};
-use astscope_supervision::{ChildSpec, SupervisorSpec};
+use astscope_supervision::{
+    ChildSpec, Order, Pool, PoolConfig, PoolConfigError, Seat, Stop, SupervisorSpec,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Watched roots at the same time.
 const ROOTS_MAX: usize = 256;
 
+/// How long a workspace whose services keep failing is left alone before it is tried again.
+const COOLDOWN: Duration = Duration::from_secs(10);
+
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
 /// The tree. Stopped in reverse: clients get their last answers while everything else is still up.
-pub(crate) fn spec(daemon: &Arc<Daemon>) -> SupervisorSpec {
+pub(crate) fn spec(daemon: &Arc<Daemon>, seats: ChildSpec) -> SupervisorSpec {
     // Subsystems share what outlives them, not each other.
     SupervisorSpec::new(OneForOne)
         .intensity(3, secs(10))
@@ -24,15 +32,21 @@ pub(crate) fn spec(daemon: &Arc<Daemon>) -> SupervisorSpec {
             "foundation",
             SupervisorSpec::new(OneForOne)
                 .intensity(5, secs(10))
+                .child(ChildSpec::service::<Telemetry>(&daemon.telemetry, Arc::default()))
                 .child(foundation::signals(daemon))
-                .child(foundation::idle_exit(daemon)),
+                .child(foundation::idle_exit(daemon))
+                .child(seats)
+                .children(daemon.parsers.children()),
         ))
         .child(
-            daemon
-                .workspaces
-                .crawls
-                .spec(SupervisorSpec::dynamic(ROOTS_MAX).intensity(10, secs(5))),
+            daemon.workspaces.trees.spec(SupervisorSpec::dynamic(ROOTS_MAX).intensity(3, secs(10))),
         )
+        .child(ChildSpec::supervisor(
+            "one_shot",
+            SupervisorSpec::new(OneForOne)
+                .intensity(5, secs(10))
+                .child(querying::supervisor(&daemon.one_shot)),
+        ))
         .child(ChildSpec::supervisor(
             "gateway",
             // A listener without a roll can admit nobody; connections that the roll doesn't know
@@ -43,4 +57,25 @@ pub(crate) fn spec(daemon: &Arc<Daemon>) -> SupervisorSpec {
                 .child(gateway::listener(daemon))
                 .child(daemon.gateway.connections.spec(SupervisorSpec::dynamic(CLIENTS_MAX))),
         ))
+}
+
+/// The tree of one workspace, behind a firewall: when its services keep failing it is left alone
+/// for a while and tried again, and the others go on.
+pub(crate) fn workspace(workspace: &Workspace) -> ChildSpec {
+    let (synchronization, file_watcher) = workspace.sync.supervisor();
+    // A spec is made once for each workspace.
+    let _first = workspace.file_watcher.set(file_watcher);
+    let tree = SupervisorSpec::new(OneForOne)
+        .intensity(3, secs(10))
+        .child(querying::supervisor(&workspace.executor).stop(Stop::Within(secs(3))))
+        .child(synchronization.stop(Stop::Within(secs(5))));
+    ChildSpec::supervisor(workspace.id.clone(), tree).degrade(COOLDOWN)
+}
+
+/// How many queries work at a time: 6, and 3 more while others wait, as in the seed. A full queue
+/// is overload; it is far longer than what clients may have in flight, short of all of them.
+pub(crate) fn query_execution_pool() -> Result<(ChildSpec, Seats), PoolConfigError> {
+    let config =
+        PoolConfig { size: 6, max_overflow: 3, queue: 1024, order: Order::Lifo, deaths: None };
+    Pool::new::<Seat>("query_execution_pool", config, ())
 }

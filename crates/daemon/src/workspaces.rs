@@ -1,38 +1,24 @@
 //! The watched roots: which serves a path, and the files that a selection means.
 
-use crate::daemon::{Busy, Daemon, Phase};
+use crate::daemon::Daemon;
 use crate::request::RequestContext;
-use crate::{cpu, errors, wire};
+use crate::workspace::Workspace;
+use crate::{errors, tree, wire};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::Selection;
-use astscope_repository::{Repository, Revision, Scope};
-use astscope_supervision::{ChildSpec, DynamicSupervisor};
-use astscope_synchronization::{
-    LanguageGlobs, RootDecision, RootError, Synchronizer, WalkSpec, roots,
-};
+use astscope_repository::{Revision, Scope};
+use astscope_supervision::DynamicSupervisor;
+use astscope_synchronization::{LanguageGlobs, RootDecision, Synchronizer, WalkSpec, roots};
 use astscope_syntax::Language;
-use rayon::ThreadPool;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
-
-/// A watched root.
-#[derive(Debug)]
-pub(crate) struct Workspace {
-    pub(crate) root: PathBuf,
-    pub(crate) repository: Arc<Repository>,
-    pub(crate) synchronizer: Synchronizer,
-    pub(crate) indexing: AtomicBool,
-    pub(crate) files_seen: AtomicU64,
-    /// Set once the first crawl is done.
-    pub(crate) indexed_in_ms: OnceLock<u64>,
-}
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// All watched roots; none lies inside another.
 #[derive(Debug)]
 pub(crate) struct Workspaces {
-    pub(crate) crawls: DynamicSupervisor<Crawl>,
+    pub(crate) trees: DynamicSupervisor<Arc<Workspace>>,
+    last: AtomicU64,
     open: Mutex<Vec<Arc<Workspace>>>,
     /// Held while a root is opened, so that none is opened twice.
     opening: tokio::sync::Mutex<()>,
@@ -40,8 +26,14 @@ pub(crate) struct Workspaces {
 
 impl Default for Workspaces {
     fn default() -> Self {
-        let crawls = DynamicSupervisor::new("workspaces", crawl);
-        Self { crawls, open: Mutex::default(), opening: tokio::sync::Mutex::default() }
+        Self {
+            trees: DynamicSupervisor::new("workspaces", |workspace: Arc<Workspace>| {
+                tree::workspace(&workspace)
+            }),
+            last: AtomicU64::new(0),
+            open: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+        }
     }
 }
 
@@ -51,34 +43,67 @@ impl Workspaces {
         self.lock().clone()
     }
 
-    /// Opens the directory `path`, which somebody named as a root. Blocks.
-    pub(crate) fn open_explicit(
+    /// Opens `root`, or finds it open, and begins to index it.
+    pub(crate) async fn open(
         &self,
         daemon: &Arc<Daemon>,
-        path: &Path,
-    ) -> Result<Arc<Workspace>, RootError> {
-        let root = roots::explicit(path)?;
-        Ok(daemon.runtime.block_on(self.open(daemon, root)))
-    }
-
-    /// Opens `root`, or finds it open, and begins to index it.
-    pub(crate) async fn open(&self, daemon: &Arc<Daemon>, root: PathBuf) -> Arc<Workspace> {
+        root: PathBuf,
+    ) -> Result<Arc<Workspace>, RpcError> {
         let _opening = self.opening.lock().await;
-        if let Some(known) = self.lock().iter().find(|known| root.starts_with(&known.root)) {
-            return Arc::clone(known);
+        let known = self.lock().iter().find(|known| root.starts_with(&known.root)).cloned();
+        if let Some(known) = known {
+            // Its services go with their supervisor; what they work on stays.
+            if known.executor.child().status().is_gone() {
+                self.start(&known).await?;
+            }
+            return Ok(known);
         }
-        let workspace = Arc::new(Workspace::new(root, Arc::clone(&daemon.pool)));
-        {
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let workspace = Arc::new(Workspace::new(daemon, number, root));
+        self.start(&workspace).await?;
+        let inner: Vec<Arc<Workspace>> = {
             let mut open = self.lock();
             // A root inside the new one is served by the new one from now on: nothing is held
             // twice.
-            open.retain(|inner| !inner.root.starts_with(&workspace.root));
-            open.push(Arc::clone(&workspace));
-            open.sort_by(|a, b| a.root.cmp(&b.root));
+            let (inner, mut rest): (Vec<_>, Vec<_>) = std::mem::take(&mut *open)
+                .into_iter()
+                .partition(|inner| inner.root.starts_with(&workspace.root));
+            rest.push(Arc::clone(&workspace));
+            rest.sort_by(|a, b| a.root.cmp(&b.root));
+            *open = rest;
+            inner
+        };
+        for inner in inner {
+            // Queries that still run there are told that it is gone, and asked again here.
+            if let Err(error) = self.trees.supervisor().terminate_child(&inner.id).await {
+                tracing::warn!(root = %inner.root.display(), %error, "cannot close");
+            }
         }
         tracing::info!(root = %workspace.root.display(), "opened");
-        index(daemon, &workspace).await;
-        workspace
+        Ok(workspace)
+    }
+
+    async fn start(&self, workspace: &Arc<Workspace>) -> Result<(), RpcError> {
+        let started = self.trees.start_child(Arc::clone(workspace)).await;
+        started.map(drop).map_err(|error| errors::workspace(&workspace.root, &error))
+    }
+
+    /// The workspace whose services run a query, if any of its paths has one. Blocks.
+    pub(crate) fn home(
+        &self,
+        daemon: &Arc<Daemon>,
+        selection: &Selection,
+    ) -> Result<Option<Arc<Workspace>>, RpcError> {
+        if selection.stdin.is_some() {
+            return Ok(None);
+        }
+        let spec = walk_spec(selection, None)?;
+        for typed in typed(&spec) {
+            if let Some(home) = self.serving(daemon, &spec.cwd.join(typed))? {
+                return Ok(Some(home));
+            }
+        }
+        Ok(None)
     }
 
     /// The files that `selection` means, brought up to date.
@@ -91,32 +116,33 @@ impl Workspaces {
         no_wait: bool,
     ) -> Result<Scope, RpcError> {
         let spec = walk_spec(selection, languages)?;
-        let stop = || context.interrupt().is_some();
-        let progress = context.progress("indexing");
         let mut parts = Vec::new();
-        for (workspace, paths) in self.group(daemon, &spec) {
+        for (workspace, paths) in self.group(daemon, &spec)? {
             let spec = WalkSpec { paths, ..spec.clone() };
+            let giving_up = context.clone();
+            let stop = move || giving_up.interrupt().is_some();
+            let progress = context.progress("indexing");
             let part = if let Some(workspace) = workspace {
-                workspace.synchronizer.refresh(&spec, !no_wait, &stop, &progress)
+                let (stop, progress) = (Arc::new(stop), Arc::new(progress));
+                let refresh = workspace.sync.refresh(spec, !no_wait, stop, progress);
+                let part = daemon.runtime.block_on(refresh);
+                part.map_err(|error| errors::sync(&error, context))?
             } else {
-                let once = Synchronizer::one_shot(Arc::clone(&daemon.pool));
-                once.refresh(&spec, true, &stop, &progress)
+                let once = Synchronizer::one_shot(Arc::clone(&daemon.pool))
+                    .with_backend(daemon.parsers.backend());
+                let part = once.refresh(&spec, true, &stop, &progress);
+                part.map_err(|error| errors::refresh(&error, context))?
             };
-            parts.push(part.map_err(|error| errors::refresh(&error, context))?);
+            parts.push(part);
         }
         Ok(merge(parts))
     }
 
     /// The typed paths by the workspace that serves them; `None` for those without one.
-    fn group(
-        &self,
-        daemon: &Arc<Daemon>,
-        spec: &WalkSpec,
-    ) -> Vec<(Option<Arc<Workspace>>, Vec<String>)> {
-        let typed = if spec.paths.is_empty() { vec![".".to_owned()] } else { spec.paths.clone() };
-        let mut groups: Vec<(Option<Arc<Workspace>>, Vec<String>)> = Vec::new();
-        for path in typed {
-            let workspace = self.serving(daemon, &spec.cwd.join(&path));
+    fn group(&self, daemon: &Arc<Daemon>, spec: &WalkSpec) -> Result<Vec<Served>, RpcError> {
+        let mut groups: Vec<Served> = Vec::new();
+        for path in typed(spec) {
+            let workspace = self.serving(daemon, &spec.cwd.join(&path))?;
             let same =
                 |(known, _): &&mut (Option<Arc<Workspace>>, Vec<String>)| match (known, &workspace)
                 {
@@ -129,17 +155,21 @@ impl Workspaces {
                 None => groups.push((workspace, vec![path])),
             }
         }
-        groups
+        Ok(groups)
     }
 
-    fn serving(&self, daemon: &Arc<Daemon>, path: &Path) -> Option<Arc<Workspace>> {
+    fn serving(
+        &self,
+        daemon: &Arc<Daemon>,
+        path: &Path,
+    ) -> Result<Option<Arc<Workspace>>, RpcError> {
         let watched: Vec<PathBuf> = self.lock().iter().map(|known| known.root.clone()).collect();
-        // A path that can't be looked at is reported by the walk, like any other.
-        match roots::decide(path, &watched).ok()? {
-            RootDecision::OneShot => None,
-            RootDecision::Watched(root) | RootDecision::New(root) => {
-                Some(daemon.runtime.block_on(self.open(daemon, root)))
+        match roots::decide(path, &watched) {
+            Ok(RootDecision::Watched(root) | RootDecision::New(root)) => {
+                daemon.runtime.block_on(self.open(daemon, root)).map(Some)
             }
+            // A path that can't be looked at is reported by the walk, like any other.
+            Ok(RootDecision::OneShot) | Err(_) => Ok(None),
         }
     }
 
@@ -148,75 +178,12 @@ impl Workspaces {
     }
 }
 
-impl Workspace {
-    fn new(root: PathBuf, pool: Arc<ThreadPool>) -> Self {
-        // Each life of a workspace has an epoch of its own, across restarts of the daemon too.
-        let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-        let repository = Arc::new(Repository::new(u64::try_from(epoch).unwrap_or(u64::MAX)));
-        let synchronizer = Synchronizer::new(Arc::clone(&repository), root.clone(), pool);
-        Self {
-            synchronizer,
-            root,
-            repository,
-            indexing: AtomicBool::new(true),
-            files_seen: AtomicU64::new(0),
-            indexed_in_ms: OnceLock::new(),
-        }
-    }
+/// Typed paths, and the workspace that serves them.
+type Served = (Option<Arc<Workspace>>, Vec<String>);
 
-    /// Notes that a crawl which began at `started` is done; the first tells how long it took.
-    pub(crate) fn indexed_since(&self, started: Instant) -> u64 {
-        let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.indexed_in_ms.get_or_init(|| ms);
-        self.indexing.store(false, Ordering::Relaxed);
-        ms
-    }
-}
-
-/// A first crawl of a workspace.
-pub(crate) struct Crawl {
-    workspace: Arc<Workspace>,
-    daemon: Arc<Daemon>,
-    busy: Busy,
-}
-
-/// Indexes a new workspace in the background; queries are served meanwhile.
-async fn index(daemon: &Arc<Daemon>, workspace: &Arc<Workspace>) {
-    let crawl = Crawl {
-        workspace: Arc::clone(workspace),
-        daemon: Arc::clone(daemon),
-        busy: daemon.begin(),
-    };
-    if let Err(error) = daemon.workspaces.crawls.start_child(crawl).await {
-        workspace.indexing.store(false, Ordering::Relaxed);
-        tracing::warn!(root = %workspace.root.display(), %error, "not indexed");
-    }
-}
-
-fn crawl(crawl: Crawl) -> ChildSpec {
-    let id = format!("crawl_{}", crawl.workspace.repository.snapshot().revision().epoch);
-    ChildSpec::once(id, |ctx| async move {
-        let Crawl { workspace, daemon, busy } = crawl;
-        ctx.blocking(None, move |checkpoint| {
-            let started = Instant::now();
-            let stop = || checkpoint.check().is_err() || *daemon.phase.borrow() != Phase::Running;
-            let seen = |_, total| workspace.files_seen.store(total as u64, Ordering::Relaxed);
-            // Of its own, and gone afterwards: what its threads' allocators and parsers held on to
-            // goes back to the system, which is a third of the memory of a small workspace.
-            let crawled = cpu::pool("index").map_err(|error| error.to_string()).and_then(|pool| {
-                let crawled = workspace.synchronizer.crawl_on(&pool, &stop, &seen);
-                crawled.map_err(|error| error.to_string())
-            });
-            workspace.indexing.store(false, Ordering::Relaxed);
-            let root = workspace.root.display();
-            match crawled {
-                Ok(_) => tracing::info!(%root, ms = workspace.indexed_since(started), "indexed"),
-                Err(error) => tracing::warn!(%root, error, "not indexed"),
-            }
-            drop(busy);
-        })
-        .await
-    })
+/// The paths as typed, and what none means.
+fn typed(spec: &WalkSpec) -> Vec<String> {
+    if spec.paths.is_empty() { vec![".".to_owned()] } else { spec.paths.clone() }
 }
 
 /// One scope of several: files in the order of display, the revision of the only repository.

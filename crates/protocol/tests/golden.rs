@@ -7,9 +7,9 @@ use astscope_protocol::messages::{
     HealthParams, HealthResult, HealthStatus, HealthVerdict, HelloParams, HelloResult, IgnoreKind,
     Item, KillParams, MatchRecord, MatcherSpec, MemoryStatus, OpenParams, PROTOCOL, ParseParams,
     ParseResult, Peer, PlanStep, Position, Progress, Range, RequestCounts, Revision, RuleSource,
-    RunParams, ScanParams, Selection, ServiceHealth, SessionStatus, SeverityOverrides, SkippedFile, StatusParams,
-    StatusResult, StopParams, Summary, SyntaxError, TreeFormat, TreeParams, TreeResult,
-    WORKSPACE_SERVICES, WorkspaceHealth, WorkspaceStatus,
+    RunParams, ScanParams, Selection, ServiceHealth, SessionStatus, SeverityOverrides, SkippedFile,
+    StatusParams, StatusResult, StopParams, Summary, SyntaxError, TreeFormat, TreeParams,
+    TreeResult, WORKSPACE_SERVICES, WorkspaceHealth, WorkspaceStatus,
 };
 use expect_test::{Expect, expect};
 use serde::Serialize;

@@ -13,10 +13,9 @@ use std::time::Instant;
 
 pub(crate) fn explain(
     daemon: &Arc<Daemon>,
-    context: RequestContext,
+    context: &RequestContext,
     params: &RunParams,
 ) -> Result<Explanation, RpcError> {
-    let context = context.with_deadline_ms(params.delivery.deadline_ms)?;
     if params.selection.stdin.is_some() {
         return Err(errors::params(
             "text from standard input has no plan: it is searched as it is",
@@ -34,7 +33,7 @@ pub(crate) fn explain(
     let wanted = language.map(|language| vec![language]);
     let scope = daemon.workspaces.scope(
         daemon,
-        &context,
+        context,
         &params.selection,
         wanted,
         params.delivery.no_wait,

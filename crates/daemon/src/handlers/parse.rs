@@ -1,8 +1,9 @@
 //! `parse`: one file's or text's tree, rendered.
 
+use crate::daemon::Daemon;
 use crate::request::RequestContext;
 use crate::{errors, wire};
-use astscope_parsing::{Limits, admit};
+use astscope_parsing::{Limits, Source, admit};
 use astscope_pattern_matcher::CompactDoc;
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{ParseParams, ParseResult, SyntaxError};
@@ -11,6 +12,7 @@ use astscope_syntax::{Language, SkipReason};
 use std::sync::Arc;
 
 pub(crate) fn parse(
+    daemon: &Daemon,
     context: &RequestContext,
     params: &ParseParams,
 ) -> Result<ParseResult, RpcError> {
@@ -32,11 +34,9 @@ pub(crate) fn parse(
             "{name}: its name says no language; name one with `language`"
         )));
     };
-    let parsed = admit(bytes, &Limits::DAEMON).and_then(|text| {
-        astscope_parsing::parse(text, language, &Limits::DAEMON, &mut || {
-            context.interrupt().is_some()
-        })
-    });
+    let stop = || context.interrupt().is_some();
+    let parsed = admit(bytes, &Limits::DAEMON)
+        .and_then(|text| daemon.parsers.parse(Source::new(text, language), &stop));
     let parsed = parsed.map_err(|reason| match (&reason, context.interrupt()) {
         (SkipReason::ParseTimeout, Some(interrupt)) => errors::query(interrupt.into()),
         _ => errors::skipped(&name, &reason),

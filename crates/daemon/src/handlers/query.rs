@@ -3,7 +3,7 @@
 use crate::daemon::Daemon;
 use crate::request::RequestContext;
 use crate::{errors, wire};
-use astscope_parsing::Limits;
+use astscope_parsing::Source;
 use astscope_pattern_matcher::{CompactDoc, Matcher, RuleMatch, RuleSet, Severity};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
@@ -13,7 +13,7 @@ use astscope_querying::{
     Bounds, Found, Gone, PatternQuery, QueryError, RuleQuery, Totals, execute,
 };
 use astscope_repository::{Scope, ScopedFile};
-use astscope_syntax::{ContentId, Language};
+use astscope_syntax::{ContentId, Language, SkipReason};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -72,13 +72,12 @@ pub(crate) fn compile(
 
 pub(crate) fn run(
     daemon: &Arc<Daemon>,
-    context: RequestContext,
+    context: &RequestContext,
     params: &RunParams,
 ) -> Result<Summary, RpcError> {
-    let context = context.with_deadline_ms(params.delivery.deadline_ms)?;
     let language = language_of(params.language.as_deref())?;
     if let Some(text) = &params.selection.stdin {
-        return run_text(&context, params, language, text);
+        return run_text(daemon, context, params, language, text);
     }
     if let Some(language) = language {
         // A fault in the pattern is told before anything is walked.
@@ -89,7 +88,7 @@ pub(crate) fn run(
     let wanted = language.map(|language| vec![language]);
     let scope = daemon.workspaces.scope(
         daemon,
-        &context,
+        context,
         &params.selection,
         wanted,
         params.delivery.no_wait,
@@ -109,7 +108,7 @@ pub(crate) fn run(
         }
         Some(records)
     };
-    let summary = stream(daemon, &context, &params.delivery, &scope, &search)?;
+    let summary = stream(daemon, context, &params.delivery, &scope, &search)?;
     Ok(Summary {
         pattern_has_error: query.pattern_has_error(),
         hints: query.hints().to_vec(),
@@ -119,6 +118,7 @@ pub(crate) fn run(
 
 /// A text from standard input is searched as it is: no skip rules, no embedded languages.
 fn run_text(
+    daemon: &Daemon,
     context: &RequestContext,
     params: &RunParams,
     language: Option<Language>,
@@ -130,7 +130,7 @@ fn run_text(
     let spec = wire::matcher_spec(params.matcher.clone());
     let matcher = Matcher::compile(language, &spec, params.rewrite.as_deref())
         .map_err(|error| errors::compile(&error))?;
-    let doc = parse_text(context, language, text)?;
+    let doc = parse_text(daemon, context, language, text)?;
     let limit = params.delivery.limit.unwrap_or(u64::MAX);
     let wanted = usize::try_from(limit.saturating_add(1)).unwrap_or(usize::MAX);
     let mut found = matcher.find_all(doc.clone(), wanted);
@@ -156,10 +156,9 @@ fn run_text(
 
 pub(crate) fn scan(
     daemon: &Arc<Daemon>,
-    context: RequestContext,
+    context: &RequestContext,
     params: ScanParams,
 ) -> Result<Summary, RpcError> {
-    let context = context.with_deadline_ms(params.delivery.deadline_ms)?;
     let sources: Vec<_> = params.rules.into_iter().map(wire::rule_source).collect();
     let utils: Vec<_> = params.utils.into_iter().map(wire::rule_source).collect();
     let rules = RuleSet::compile(&sources, &utils, &wire::overrides(params.overrides))
@@ -174,7 +173,7 @@ pub(crate) fn scan(
     };
     if let Some(text) = &params.selection.stdin {
         let Some(language) = query.rules.languages().next() else { return Ok(Summary::default()) };
-        let doc = parse_text(&context, language, text)?;
+        let doc = parse_text(daemon, context, language, text)?;
         let found = query.rules.scan(doc.clone(), std::path::Path::new("STDIN"), params.all_fixes);
         let limit =
             usize::try_from(params.delivery.limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
@@ -183,20 +182,20 @@ pub(crate) fn scan(
             push(&mut records, &doc, "STDIN", found);
         }
         let (matches, error_matches) = (records.n_matches as u64, records.n_errors());
-        deliver_text(&context, &params.delivery, text, records)?;
+        deliver_text(context, &params.delivery, text, records)?;
         return Ok(Summary {
             matches,
             error_matches,
             files_matched: u64::from(matches > 0),
             limit_reached: found.len() > limit,
-            elapsed_us: elapsed_us(&context),
+            elapsed_us: elapsed_us(context),
             ..Summary::default()
         });
     }
     let wanted = Some(query.rules.languages().collect());
     let scope = daemon.workspaces.scope(
         daemon,
-        &context,
+        context,
         &params.selection,
         wanted,
         params.delivery.no_wait,
@@ -210,7 +209,7 @@ pub(crate) fn scan(
         }
         Some(records)
     };
-    stream(daemon, &context, &params.delivery, &scope, &search)
+    stream(daemon, context, &params.delivery, &scope, &search)
 }
 
 /// Executes a search and sends each file's records.
@@ -244,13 +243,18 @@ fn stream(
 }
 
 fn parse_text(
+    daemon: &Daemon,
     context: &RequestContext,
     language: Language,
     text: &str,
 ) -> Result<CompactDoc, RpcError> {
-    let mut stop = || context.interrupt().is_some();
-    let parsed = astscope_parsing::parse(text.into(), language, &Limits::DAEMON, &mut stop);
-    let parsed = parsed.map_err(|reason| errors::skipped("STDIN", &reason))?;
+    let stop = || context.interrupt().is_some();
+    let source = Source::new(text.into(), language);
+    let parsed = daemon.parsers.parse(source, &stop);
+    let parsed = parsed.map_err(|reason| match (&reason, context.interrupt()) {
+        (SkipReason::ParseTimeout, Some(interrupt)) => errors::query(interrupt.into()),
+        _ => errors::skipped("STDIN", &reason),
+    })?;
     Ok(CompactDoc::host(Arc::new(parsed)))
 }
 

@@ -2,12 +2,11 @@
 
 use crate::daemon::Daemon;
 use crate::gateway::Roll;
-use crate::workspaces::Workspace;
+use crate::workspace::Workspace;
 use crate::{memory, wire};
 use astscope_protocol::messages::{
     MemoryStatus, SessionStatus, StatusParams, StatusResult, WorkspaceStatus,
 };
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long `status` waits for the list of sessions, which it can do without.
@@ -56,8 +55,8 @@ pub(crate) fn workspace(workspace: &Workspace, with_skipped: bool) -> WorkspaceS
         skipped_files.sort_by(|a, b| a.path.cmp(&b.path));
     }
     let skipped: u64 = totals.skipped.values().sum();
-    let indexing = workspace.indexing.load(Ordering::Relaxed);
-    let seen = workspace.files_seen.load(Ordering::Relaxed);
+    let indexing = workspace.sync.is_indexing();
+    let seen = workspace.sync.files_seen();
     WorkspaceStatus {
         root: workspace.root.to_string_lossy().into_owned(),
         revision: wire::revision(snapshot.revision()),
@@ -74,6 +73,6 @@ pub(crate) fn workspace(workspace: &Workspace, with_skipped: bool) -> WorkspaceS
         source_bytes: totals.source_bytes,
         nodes: totals.nodes,
         tree_bytes: totals.tree_bytes,
-        indexed_in_ms: workspace.indexed_in_ms.get().copied(),
+        indexed_in_ms: workspace.sync.indexed_in_ms(),
     }
 }

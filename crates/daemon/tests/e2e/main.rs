@@ -18,6 +18,7 @@ mod requests;
 mod rules;
 mod selection;
 mod streams;
+mod supervision;
 mod support;
 mod transcript;
 mod workspaces;

@@ -45,6 +45,7 @@ pub(crate) fn config(runtime_dir: &RuntimeDir) -> DaemonConfig {
     DaemonConfig {
         runtime_dir: runtime_dir.clone(),
         roots: Vec::new(),
+        parsers: None,
         idle_exit: None,
         allow_debug: false,
         leaving: || (),

@@ -1,0 +1,127 @@
+//! What is asked about the daemon itself: its tree, its health, and the end of one of its parts.
+
+use crate::daemon::Daemon;
+use crate::telemetry::Measured;
+use crate::workspace::Workspace;
+use astscope_protocol::frame::RpcError;
+use astscope_protocol::messages::{
+    ErrorCode, HealthDetail, HealthResult, HealthStatus, HealthVerdict, KillParams, ServiceHealth,
+    TreeFormat, TreeParams, TreeResult, WorkspaceHealth,
+};
+use astscope_supervision::{ChildRef, Health, Supervisor, Verdict};
+use serde_json::value::to_raw_value;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long the parts of the tree may take to answer; one that doesn't is shown as such.
+const LOOK_WITHIN: Duration = Duration::from_secs(2);
+
+/// A service that has been at work for so long without progress hangs. None works for longer than a
+/// few milliseconds between two messages.
+const HUNG_AFTER: Duration = Duration::from_secs(10);
+
+fn root(daemon: &Daemon) -> Result<Supervisor, RpcError> {
+    let root = daemon.root.get().map(|root| root.within(LOOK_WITHIN));
+    root.ok_or_else(|| RpcError::new(ErrorCode::Restarting, "the daemon is still starting"))
+}
+
+pub(crate) async fn tree(daemon: &Daemon, params: TreeParams) -> Result<TreeResult, RpcError> {
+    let tree = root(daemon)?.tree().await;
+    Ok(match params.format {
+        TreeFormat::Text => TreeResult { text: Some(tree.to_string()), tree: None },
+        TreeFormat::Mermaid => TreeResult { text: Some(tree.to_mermaid()), tree: None },
+        // Names and numbers always serialise.
+        TreeFormat::Json => TreeResult { tree: to_raw_value(&tree).ok(), text: None },
+    })
+}
+
+pub(crate) async fn kill(daemon: &Daemon, params: KillParams) -> Result<(), RpcError> {
+    if !daemon.settings.allow_debug {
+        let message = "the daemon was started without `--allow-debug`";
+        return Err(RpcError::new(ErrorCode::NotAllowed, message));
+    }
+    let Some(child) = root(daemon)?.child_at(&params.path).await else {
+        let message = format!("the tree has no node {:?}", params.path);
+        return Err(RpcError::new(ErrorCode::NodeNotFound, message));
+    };
+    tracing::warn!(path = params.path, "killed by request");
+    child.kill();
+    Ok(())
+}
+
+pub(crate) async fn health(daemon: &Daemon) -> HealthResult {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let counts = daemon.telemetry.call(LOOK_WITHIN, Measured::Counts).await;
+    let workspaces: Vec<_> =
+        daemon.workspaces.all().iter().map(|workspace| workspace_health(workspace)).collect();
+    let details = details(daemon);
+    let is_well = workspaces.iter().all(|it| it.status == HealthStatus::Healthy)
+        && details.iter().all(|it| it.verdict == HealthVerdict::Healthy);
+    HealthResult {
+        status: if is_well { HealthStatus::Healthy } else { HealthStatus::Degraded },
+        timestamp_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        workspaces,
+        details,
+        requests: counts.unwrap_or_default(),
+    }
+}
+
+fn workspace_health(workspace: &Workspace) -> WorkspaceHealth {
+    let services: Vec<_> = workspace.vital().into_iter().map(service).collect();
+    let is_well = services.iter().all(|service| service.verdict == HealthVerdict::Healthy);
+    WorkspaceHealth {
+        root: workspace.root.to_string_lossy().into_owned(),
+        status: if is_well { HealthStatus::Healthy } else { HealthStatus::Degraded },
+        services,
+    }
+}
+
+fn service(child: ChildRef) -> ServiceHealth {
+    let name = child.id().to_string();
+    let alive = child.status().is_up();
+    ServiceHealth { name, alive, verdict: verdict(child) }
+}
+
+fn verdict(child: ChildRef) -> HealthVerdict {
+    let report = Health::new().watch(child, HUNG_AFTER).check();
+    match report.services.first().map_or(Verdict::Down, |service| service.verdict) {
+        Verdict::Healthy => HealthVerdict::Healthy,
+        Verdict::NotReady => HealthVerdict::NotReady,
+        Verdict::Restarting => HealthVerdict::Restarting,
+        Verdict::Hung(_) => HealthVerdict::Hung,
+        Verdict::Down => HealthVerdict::Down,
+    }
+}
+
+fn details(daemon: &Daemon) -> Vec<HealthDetail> {
+    let mut details = vec![
+        HealthDetail {
+            name: "telemetry".to_owned(),
+            verdict: verdict(daemon.telemetry.child()),
+            value: None,
+        },
+        HealthDetail {
+            name: "sessions".to_owned(),
+            verdict: verdict(daemon.gateway.sessions.child()),
+            value: Some(format!("{} connected", *daemon.clients.borrow())),
+        },
+    ];
+    let seats = daemon.seats.status();
+    details.push(HealthDetail {
+        name: "query_execution_pool".to_owned(),
+        verdict: seats.map_or(HealthVerdict::Restarting, |_| HealthVerdict::Healthy),
+        value: seats.map(|it| format!("{} at work, {} waiting", it.checked_out, it.waiting)),
+    });
+    if let Some(parsers) = daemon.parsers.handle() {
+        let status = parsers.status();
+        let pool = status.pool;
+        details.push(HealthDetail {
+            name: "parsers".to_owned(),
+            verdict: pool.map_or(HealthVerdict::Restarting, |_| HealthVerdict::Healthy),
+            value: pool.map(|pool| {
+                let n = pool.idle + pool.checked_out;
+                format!("{n} processes, {} lost with a file so far", status.n_lost)
+            }),
+        });
+    }
+    details
+}

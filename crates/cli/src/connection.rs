@@ -3,19 +3,17 @@
 use crate::backend::{Backend, BackendError, OnEvent};
 use crate::daemon_start;
 use crate::failure::Failure;
-use astscope_protocol::client::{CallError, Client, ReadRequest, RetryingClient};
+use astscope_protocol::client::{Attempt, CallError, Client, ReadRequest, RetryingClient};
 use astscope_protocol::messages::{
     Explanation, HealthParams, HealthResult, KillParams, ParseParams, ParseResult, RunParams,
     ScanParams, StatusParams, StatusResult, StopParams, Summary, TreeParams, TreeResult, method,
 };
 use serde::de::DeserializeOwned;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
-/// Connects, until nobody waits for it any more.
-type Connect<E> = fn(Option<Instant>) -> Result<Client, E>;
+/// Makes a connection.
+type Connect<E> = fn(Attempt) -> Result<Client, E>;
 
 /// The daemon, connected or not.
 #[derive(Debug)]
@@ -27,9 +25,10 @@ pub(crate) struct Daemon {
 
 impl Default for Daemon {
     fn default() -> Self {
-        let connect = |until| daemon_start::connect_or_start(until).map_err(unreachable);
         Self {
-            client: RetryingClient::new(connect),
+            client: RetryingClient::new(|attempt| {
+                daemon_start::connect_or_start(attempt).map_err(unreachable)
+            }),
             interrupted: Arc::default(),
             handles_interrupts: false,
         }
@@ -37,14 +36,10 @@ impl Default for Daemon {
 }
 
 impl Daemon {
-    /// Asks the daemon, and starts one if none runs.
-    fn read<R: DeserializeOwned>(
-        &mut self,
-        read: ReadRequest<'_>,
-        on_event: OnEvent<'_>,
-    ) -> Result<R, BackendError> {
+    /// The daemon to ask; its first request starts one if none runs.
+    fn client(&mut self) -> &mut RetryingClient<Connect<BackendError>> {
         self.handle_interrupts();
-        self.client.call_streaming(read, on_event)
+        &mut self.client
     }
 
     /// The first Ctrl-C gives the request up and lets the client end in order: no half-written
@@ -78,7 +73,7 @@ fn read_of_running<R: DeserializeOwned>(read: ReadRequest<'_>) -> Result<Option<
             Self::Failed(error.into())
         }
     }
-    let connect: Connect<Unanswered> = |_until| match daemon_start::connect_to_running() {
+    let connect: Connect<Unanswered> = |attempt| match daemon_start::connect_to_running(attempt) {
         Ok(Some(client)) => Ok(client),
         Ok(None) => Err(Unanswered::NotRunning),
         Err(failure) => Err(Unanswered::Failed(unreachable(failure))),
@@ -96,7 +91,7 @@ fn unreachable(failure: Failure) -> BackendError {
 
 impl Backend for Daemon {
     fn run(&mut self, params: &RunParams, on_event: OnEvent<'_>) -> Result<Summary, BackendError> {
-        self.read(ReadRequest::Run(params), on_event)
+        self.client().run(params, on_event)
     }
 
     fn scan(
@@ -104,7 +99,7 @@ impl Backend for Daemon {
         params: &ScanParams,
         on_event: OnEvent<'_>,
     ) -> Result<Summary, BackendError> {
-        self.read(ReadRequest::Scan(params), on_event)
+        self.client().scan(params, on_event)
     }
 
     fn explain(
@@ -112,11 +107,11 @@ impl Backend for Daemon {
         params: &RunParams,
         on_event: OnEvent<'_>,
     ) -> Result<Explanation, BackendError> {
-        self.read(ReadRequest::Explain(params), on_event)
+        self.client().call_streaming(ReadRequest::Explain(params), on_event)
     }
 
     fn parse(&mut self, params: &ParseParams) -> Result<ParseResult, BackendError> {
-        self.read(ReadRequest::Parse(params), &mut |_| ControlFlow::Continue(()))
+        self.client().call(ReadRequest::Parse(params))
     }
 
     fn status(&mut self, params: &StatusParams) -> Result<Option<StatusResult>, BackendError> {
@@ -132,9 +127,8 @@ impl Backend for Daemon {
     }
 
     fn kill(&mut self, params: &KillParams) -> Result<bool, BackendError> {
-        let Some(mut client) = daemon_start::connect_to_running().map_err(unreachable)? else {
-            return Ok(false);
-        };
+        let connected = daemon_start::connect_to_running(Attempt::First).map_err(unreachable)?;
+        let Some(mut client) = connected else { return Ok(false) };
         match client.call::<_, serde::de::IgnoredAny>(method::KILL, params) {
             // What was ended may have been what answers.
             Ok(_)

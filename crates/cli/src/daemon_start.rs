@@ -7,7 +7,7 @@ use crate::backend::BackendError;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::service_manager;
-use astscope_protocol::client::{Client, ConnectError};
+use astscope_protocol::client::{Attempt, Client, ConnectError};
 use astscope_protocol::messages::{ErrorCode, HelloResult, Peer, StopParams};
 use astscope_protocol::runtime_dir::{RuntimeDir, RuntimeDirError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -27,6 +27,9 @@ const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for everything: an older daemon may have to finish a long request first.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for a daemon that has closed a connection to take the next one. What serves connections is
+/// started again within milliseconds, where it was that which failed.
+const REOPEN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Another process's socket raises no event that could be waited for, so it is looked at again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// A log larger than this is begun anew.
@@ -61,20 +64,23 @@ pub(crate) fn bad_runtime_dir(error: &RuntimeDirError) -> Failure {
     Failure::new(Exit::Unreachable, "There is no place for the daemon's socket.").source(error)
 }
 
-/// A connection to a daemon of this program's version or a later one. Nobody waits for it longer
-/// than `until`.
-pub(crate) fn connect_or_start(until: Option<Instant>) -> Result<Client, Failure> {
+/// A connection to a daemon of this program's version or a later one.
+pub(crate) fn connect_or_start(attempt: Attempt) -> Result<Client, Failure> {
     let dir = runtime_dir()?;
     let socket = dir.socket();
-    let patience = Instant::now() + CONNECT_TIMEOUT;
-    let deadline = until.map_or(patience, |until| until.min(patience));
+    let deadline = Instant::now() + CONNECT_TIMEOUT;
+    let deadline = match attempt {
+        Attempt::Second { until: Some(until) } => until.min(deadline),
+        Attempt::First | Attempt::Second { until: None } => deadline,
+    };
+    let reopens_until = reopens_until(attempt);
     let mut asked_to_leave = false;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let mut next = match Client::connect(&socket, this_program(), left.min(GREETING_TIMEOUT)) {
             Ok((_, hello)) if is_older(&hello) && may_start() => Next::Replace,
             Ok((client, _)) => return Ok(client),
-            Err(error) => after(error),
+            Err(error) => after(error, Instant::now() < reopens_until),
         };
         if asked_to_leave && matches!(next, Next::TimedOut(_)) {
             // A daemon that drains takes no more clients.
@@ -97,7 +103,7 @@ pub(crate) fn connect_or_start(until: Option<Instant>) -> Result<Client, Failure
                     asked_to_leave = true;
                     let params = StopParams { drain: true };
                     if let Err(error) = Client::retire(&socket, &params, GREETING_TIMEOUT)
-                        && let Next::Fail(failure) = after(error)
+                        && let Next::Fail(failure) = after(error, false)
                     {
                         return Err(failure);
                     }
@@ -110,11 +116,27 @@ pub(crate) fn connect_or_start(until: Option<Instant>) -> Result<Client, Failure
 }
 
 /// A connection to the daemon that runs, whatever its version; `None` if none does.
-pub(crate) fn connect_to_running() -> Result<Option<Client>, Failure> {
-    match Client::connect(&runtime_dir()?.socket(), this_program(), GREETING_TIMEOUT) {
-        Ok((client, _)) => Ok(Some(client)),
-        Err(ConnectError::NotRunning { .. } | ConnectError::Closed { .. }) => Ok(None),
-        Err(error) => Err(unreachable(&error)),
+pub(crate) fn connect_to_running(attempt: Attempt) -> Result<Option<Client>, Failure> {
+    let socket = runtime_dir()?.socket();
+    let reopens_until = reopens_until(attempt);
+    loop {
+        match Client::connect(&socket, this_program(), GREETING_TIMEOUT) {
+            Ok((client, _)) => return Ok(Some(client)),
+            Err(ConnectError::NotRunning { .. } | ConnectError::Closed { .. }) => {}
+            Err(error) => return Err(unreachable(&error)),
+        }
+        if Instant::now() >= reopens_until {
+            return Ok(None);
+        }
+        pause()?;
+    }
+}
+
+/// Until when a daemon without a socket is not yet gone.
+fn reopens_until(attempt: Attempt) -> Instant {
+    match attempt {
+        Attempt::First => Instant::now(),
+        Attempt::Second { .. } => Instant::now() + REOPEN_TIMEOUT,
     }
 }
 
@@ -145,8 +167,10 @@ fn older(theirs: &str, ours: &str) -> bool {
     }
 }
 
-fn after(error: ConnectError) -> Next {
+/// `reopens` while a daemon may be about to open its socket again.
+fn after(error: ConnectError, reopens: bool) -> Next {
     match error {
+        ConnectError::NotRunning { .. } if reopens => Next::Wait,
         ConnectError::NotRunning { .. } if may_start() => Next::Start,
         ConnectError::Closed { .. } => Next::Wait,
         ConnectError::Refused { error: ref refusal, .. }
@@ -350,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_newer_incompatible_daemon_is_left_alone() {
-        let Next::Fail(failure) = after(incompatible("999.0.0")) else {
+        let Next::Fail(failure) = after(incompatible("999.0.0"), true) else {
             panic!("a newer daemon is replaced");
         };
         assert_eq!(failure.exit, Exit::Incompatible);
@@ -358,7 +382,18 @@ mod tests {
 
     #[test]
     fn a_daemon_that_is_leaving_is_waited_for() {
-        assert!(matches!(after(ConnectError::Closed { path: PathBuf::from("/s") }), Next::Wait));
+        let closed = || ConnectError::Closed { path: PathBuf::from("/s") };
+        assert!(matches!(after(closed(), false), Next::Wait));
+    }
+
+    #[test]
+    fn a_daemon_that_was_there_a_moment_ago_is_waited_for() {
+        let nobody = || ConnectError::NotRunning {
+            path: PathBuf::from("/s"),
+            source: io::ErrorKind::ConnectionRefused.into(),
+        };
+        assert!(matches!(after(nobody(), true), Next::Wait));
+        assert!(!matches!(after(nobody(), false), Next::Wait));
     }
 
     #[test]
@@ -367,7 +402,7 @@ mod tests {
             path: PathBuf::from("/s"),
             error: astscope_protocol::frame::RpcError::new(ErrorCode::Overloaded, "full"),
         };
-        let Next::Fail(failure) = after(error) else {
+        let Next::Fail(failure) = after(error, false) else {
             panic!("an overloaded daemon is waited for");
         };
         assert_eq!(failure.exit, Exit::TryLater);

@@ -8,7 +8,7 @@ mod receive;
 mod retry;
 
 pub use connect::ConnectError;
-pub use retry::{ReadCanceller, ReadRequest, RetryingClient};
+pub use retry::{Attempt, ReadCanceller, ReadRequest, RetryingClient};
 
 use crate::frame::{
     ChunksTooLarge, EncodeError, HalfLine, LineTooLong, Rejected, RpcError, encode_notification,

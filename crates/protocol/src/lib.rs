@@ -70,7 +70,8 @@ pub mod runtime_dir;
 pub mod client;
 
 pub use client::{
-    CallError, Canceller, Client, ConnectError, Event, ReadCanceller, ReadRequest, RetryingClient,
+    Attempt, CallError, Canceller, Client, ConnectError, Event, ReadCanceller, ReadRequest,
+    RetryingClient,
 };
 pub use frame::{
     Chunk, ChunkAssembler, ChunksTooLarge, EncodeError, HalfLine, Incoming, LineDecoder,

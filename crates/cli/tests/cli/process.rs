@@ -174,6 +174,37 @@ fn a_connection_that_is_lost_in_the_middle_does_not_show() {
 }
 
 #[test]
+fn a_socket_that_is_opened_again_is_waited_for() {
+    const HEALTH: &str = r#"{"jsonrpc":"2.0","id":2,"result":{"status":"healthy"}}"#;
+    for (line, first, second, code) in [
+        (
+            &["-p", "f($A)", "--json=stream"][..],
+            FIRST_ITEM,
+            &[FIRST_ITEM, SECOND_ITEM, SUMMARY][..],
+            0,
+        ),
+        (&["health"], "", &[HEALTH], 0),
+    ] {
+        let dir = runtime_dir();
+        let socket = dir.path().join("daemon.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        // Not joined: if the program doesn't come back, nobody else will.
+        let daemon = {
+            let socket = socket.clone();
+            move || {
+                serve_once(&listener, &[&[first]]);
+                drop(listener);
+                std::fs::remove_file(&socket).unwrap();
+                serve_once(&UnixListener::bind(&socket).unwrap(), &[second]);
+            }
+        };
+        drop(std::thread::Builder::new().spawn(daemon).unwrap());
+        let output = program(dir.path()).args(line).output().unwrap();
+        assert_eq!((output.status.code(), err(&output).as_str()), (Some(code), ""), "{line:?}");
+    }
+}
+
+#[test]
 fn a_daemon_that_vanishes_in_the_middle_is_reported() {
     let dir = runtime_dir();
     let listener = UnixListener::bind(dir.path().join("daemon.sock")).unwrap();

@@ -2,36 +2,34 @@
 //!
 //! The daemon is a supervision tree: a node that fails is started again within milliseconds, and
 //! costs the requests that it was running. Nobody who only asked should have to know. It is done
-//! here and not by each program, because what makes a second answer the same as the first one is
-//! the protocol's own promise: items come in a fixed order, and each names its content.
+//! here and not by each program, because that a second answer can go on where the first one ended
+//! is the protocol's own promise: items come in the order of their files.
 //!
-//! A second request is the whole request again, with the same limit. The items that the caller has
-//! already are left out of its answer, as long as each is the one that was handed over: same file,
-//! same content, same number of matches. So what the caller has got in the end is exactly the
-//! second answer, and its summary is true of it: the limit, every count, the revision. Where the
-//! tree changed in between, so that the second answer begins otherwise, there is no way to mend
-//! what was handed over, and the call fails as it would have without a second attempt.
+//! A second request is the whole request again, with the same limit and what is left of the
+//! deadline. Of its answer, [`HandedOver`] passes over the files up to the last one that the caller
+//! has: also those that have changed since, for the caller may have changed them itself, as
+//! somebody does who applies rewrites file by file. A query promises to see what was written before
+//! it was made, and nothing about what is written meanwhile, so that both halves together are an
+//! answer to the first request. Where nothing changed, they are the second answer to the letter.
 
 use super::{CallError, Canceller, Client, Event};
 use crate::frame::RpcError;
 use crate::messages::{
     Delivery, ErrorCode, HealthParams, Item, OpenParams, ParseParams, RunParams, ScanParams,
-    StatusParams, TreeParams, method,
+    StatusParams, Summary, TreeParams, method,
 };
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A request that changes nothing, so that it may be made twice.
+/// A request that changes nothing and has one answer, so that it may be made twice.
 #[derive(Clone, Copy, Debug)]
 pub enum ReadRequest<'p> {
-    /// Finds one pattern.
-    Run(&'p RunParams),
-    /// Scans with rules.
-    Scan(&'p ScanParams),
     /// Says how a pattern is answered.
     Explain(&'p RunParams),
     /// Renders a syntax tree.
@@ -46,20 +44,30 @@ pub enum ReadRequest<'p> {
     Health(&'p HealthParams),
 }
 
-impl ReadRequest<'_> {
-    /// The time that it may take.
-    fn limit(self) -> Option<Duration> {
-        let delivery = match self {
-            Self::Run(params) | Self::Explain(params) => &params.delivery,
-            Self::Scan(params) => &params.delivery,
-            Self::Parse(_) | Self::Open(_) | Self::Status(_) | Self::Tree(_) | Self::Health(_) => {
-                return None;
-            }
-        };
-        delivery.deadline_ms.map(Duration::from_millis)
+/// Any request that may be made twice.
+#[derive(Clone, Copy, Debug)]
+enum Asked<'p> {
+    Run(&'p RunParams),
+    Scan(&'p ScanParams),
+    Read(ReadRequest<'p>),
+}
+
+impl<'p> Asked<'p> {
+    fn delivery(self) -> Option<&'p Delivery> {
+        match self {
+            Self::Run(params) | Self::Read(ReadRequest::Explain(params)) => Some(&params.delivery),
+            Self::Scan(params) => Some(&params.delivery),
+            Self::Read(
+                ReadRequest::Parse(_)
+                | ReadRequest::Open(_)
+                | ReadRequest::Status(_)
+                | ReadRequest::Tree(_)
+                | ReadRequest::Health(_),
+            ) => None,
+        }
     }
 
-    /// Sends it, with this limit in place of its own.
+    /// Sends it, with this deadline in place of its own.
     fn send(self, client: &mut Client, limit: Option<Duration>) -> Result<u64, CallError> {
         let deadline_ms = limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
         let within = |delivery: &Delivery| Delivery { deadline_ms, ..delivery.clone() };
@@ -68,20 +76,32 @@ impl ReadRequest<'_> {
         match self {
             Self::Run(params) => client.request(method::RUN, &run(params)),
             Self::Scan(params) => client.request(method::SCAN, &scan(params)),
-            Self::Explain(params) => client.request(method::EXPLAIN, &run(params)),
-            Self::Parse(params) => client.request(method::PARSE, params),
-            Self::Open(params) => client.request(method::OPEN, params),
-            Self::Status(params) => client.request(method::STATUS, params),
-            Self::Tree(params) => client.request(method::TREE, params),
-            Self::Health(params) => client.request(method::HEALTH, params),
+            Self::Read(ReadRequest::Explain(params)) => {
+                client.request(method::EXPLAIN, &run(params))
+            }
+            Self::Read(ReadRequest::Parse(params)) => client.request(method::PARSE, params),
+            Self::Read(ReadRequest::Open(params)) => client.request(method::OPEN, params),
+            Self::Read(ReadRequest::Status(params)) => client.request(method::STATUS, params),
+            Self::Read(ReadRequest::Tree(params)) => client.request(method::TREE, params),
+            Self::Read(ReadRequest::Health(params)) => client.request(method::HEALTH, params),
         }
     }
 }
 
-/// Makes reads, each a second time if the daemon loses it, on connections that `connect` makes.
-///
-/// `connect` is called when there is no connection. For a second attempt it is told when nobody
-/// waits for it any more. It may start a daemon or not: that is the program's affair.
+/// What a connection is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// A request that nobody has seen yet.
+    First,
+    /// A request that a daemon has lost a moment ago. It may be about to open its socket again.
+    Second {
+        /// When nobody waits for the answer any more.
+        until: Option<Instant>,
+    },
+}
+
+/// Makes reads, each a second time if the daemon loses it, on connections that `connect` makes
+/// whenever there is none. `connect` may start a daemon or not: that is the program's affair.
 #[derive(Debug)]
 pub struct RetryingClient<F> {
     connect: F,
@@ -91,7 +111,7 @@ pub struct RetryingClient<F> {
 
 impl<F, E> RetryingClient<F>
 where
-    F: FnMut(Option<Instant>) -> Result<Client, E>,
+    F: FnMut(Attempt) -> Result<Client, E>,
     E: From<CallError>,
 {
     /// Without a connection; the first read makes one.
@@ -105,42 +125,90 @@ where
         ReadCanceller(self.link.clone())
     }
 
-    /// Asks and waits, for reads that stream nothing of interest.
+    /// Finds one pattern. No file's item is handed over twice, no more matches than the limit, and
+    /// the summary counts what was handed over.
+    pub fn run(
+        &mut self,
+        params: &RunParams,
+        on_event: impl FnMut(Event) -> ControlFlow<()>,
+    ) -> Result<Summary, E> {
+        let counting = if params.delivery.files_only { Counting::Files } else { Counting::Matches };
+        self.search(Asked::Run(params), counting, on_event)
+    }
+
+    /// Scans with rules; as [`Self::run`]. Only where file names alone were asked for, matches and
+    /// errors are those of the last attempt, since nobody has seen the first one's.
+    pub fn scan(
+        &mut self,
+        params: &ScanParams,
+        on_event: impl FnMut(Event) -> ControlFlow<()>,
+    ) -> Result<Summary, E> {
+        let counting =
+            if params.delivery.files_only { Counting::Nothing } else { Counting::Findings };
+        self.search(Asked::Scan(params), counting, on_event)
+    }
+
+    /// Asks for anything else, and waits.
     pub fn call<R: DeserializeOwned>(&mut self, read: ReadRequest<'_>) -> Result<R, E> {
         self.call_streaming(read, |_| ControlFlow::Continue(()))
     }
 
-    /// Asks and waits, as [`Client::call_streaming`] does.
-    ///
-    /// If the connection or the part of the daemon that ran the read ends before the answer, it is
-    /// asked a second time, within what is left of its deadline. Each item is handed over once.
+    /// Asks for anything else, and waits, as [`Client::call_streaming`] does.
     pub fn call_streaming<R: DeserializeOwned>(
         &mut self,
         read: ReadRequest<'_>,
         mut on_event: impl FnMut(Event) -> ControlFlow<()>,
     ) -> Result<R, E> {
-        self.link.lock().given_up = false;
-        let mut delivered = Delivered::default();
-        let mut broke_off = false;
-        let limit = read.limit();
-        self.connected(None)?;
-        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
-        let answer = self.attempt(read, limit, |event| {
-            if let Event::Item(item) = &event {
-                delivered.add(item);
+        self.ask(Asked::Read(read), |_again, event| on_event(event)).map(|(result, _again)| result)
+    }
+
+    fn search(
+        &mut self,
+        asked: Asked<'_>,
+        counting: Counting,
+        mut on_event: impl FnMut(Event) -> ControlFlow<()>,
+    ) -> Result<Summary, E> {
+        let limit = asked.delivery().and_then(|delivery| delivery.limit);
+        let mut handed_over = HandedOver::new(counting, limit);
+        let (mut summary, again) = self.ask(asked, |again, event| {
+            let Event::Item(item) = event else { return on_event(event) };
+            match handed_over.take(item, again) {
+                Some(item) => on_event(Event::Item(item)),
+                None => ControlFlow::Continue(()),
             }
-            let flow = on_event(event);
-            broke_off = flow.is_break();
+        })?;
+        if again {
+            handed_over.count_in(&mut summary);
+        }
+        Ok(summary)
+    }
+
+    /// Asks at most twice. Each event comes with whether it is one of the second attempt, and so
+    /// does the answer.
+    fn ask<R: DeserializeOwned>(
+        &mut self,
+        asked: Asked<'_>,
+        mut on_event: impl FnMut(bool, Event) -> ControlFlow<()>,
+    ) -> Result<(R, bool), E> {
+        self.link.lock().given_up = false;
+        self.connected(Attempt::First)?;
+        let limit = asked.delivery().and_then(|delivery| delivery.deadline_ms);
+        let limit = limit.map(Duration::from_millis);
+        let until = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let mut broke_off = false;
+        let answer = self.attempt(asked, limit, |event| {
+            let flow = on_event(false, event);
+            broke_off |= flow.is_break();
             flow
         });
-        let lost = match answer {
-            Err(error) if is_lost(&error) && !broke_off => error,
-            answer => return answer.map_err(E::from),
-        };
+        match answer {
+            Err(error) if is_lost(&error) && !broke_off => {}
+            answer => return Ok((answer?, false)),
+        }
 
         // Ends here, too, if the read was given up meanwhile.
-        let connected = self.connected(deadline);
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let connected = self.connected(Attempt::Second { until });
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         // The protocol counts milliseconds. That there is no connection is then no news.
         let is_over = left.is_some_and(|left| left < Duration::from_millis(1));
         if is_over && !self.link.lock().given_up {
@@ -148,26 +216,11 @@ where
             return Err(locally(ErrorCode::DeadlineExceeded, message).into());
         }
         connected?;
-        let mut repeated = Delivered::default();
-        let mut differs = false;
-        let answer = self.attempt(read, left, |event| {
-            let Event::Item(item) = &event else { return on_event(event) };
-            if repeated.n_items == delivered.n_items {
-                return on_event(event);
-            }
-            repeated.add(item);
-            differs = repeated.n_items == delivered.n_items && !repeated.equals(&delivered);
-            if differs { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        match answer {
-            Ok(_) if differs || repeated.n_items < delivered.n_items => Err(lost.into()),
-            Err(_) if differs => Err(lost.into()),
-            answer => answer.map_err(E::from),
-        }
+        Ok((self.attempt(asked, left, |event| on_event(true, event))?, true))
     }
 
     /// Makes sure that there is a connection, and that somebody still wants it.
-    fn connected(&mut self, until: Option<Instant>) -> Result<(), E> {
+    fn connected(&mut self, attempt: Attempt) -> Result<(), E> {
         let still_wanted = |link: &Link| {
             let cancelled = || locally(ErrorCode::Cancelled, "the request was cancelled");
             if link.lock().given_up { Err(cancelled()) } else { Ok(()) }
@@ -175,7 +228,7 @@ where
         // Before it is made: that may mean to start a daemon.
         still_wanted(&self.link)?;
         if self.client.is_none() {
-            let client = (self.connect)(until)?;
+            let client = (self.connect)(attempt)?;
             self.link.lock().canceller = Some(client.canceller());
             self.client = Some(client);
         }
@@ -185,13 +238,13 @@ where
     /// Asks once, and drops a connection that is of no more use.
     fn attempt<R: DeserializeOwned>(
         &mut self,
-        read: ReadRequest<'_>,
+        asked: Asked<'_>,
         limit: Option<Duration>,
         on_event: impl FnMut(Event) -> ControlFlow<()>,
     ) -> Result<R, CallError> {
         let Some(client) = &mut self.client else { return Err(CallError::Disconnected) };
         let link = self.link.clone();
-        let answer = read.send(client, limit).and_then(|id| {
+        let answer = asked.send(client, limit).and_then(|id| {
             // Whoever gave up before it was sent found nothing to cancel.
             link.cancel_if_given_up().map_err(CallError::Send)?;
             client.wait(id, on_event)
@@ -248,24 +301,115 @@ impl Link {
     }
 }
 
-/// The items that were handed over, as far as a second answer has to begin with the same ones.
-/// Not the items themselves: there may be as many as the tree has files.
-#[derive(Debug, Default)]
-struct Delivered {
-    n_items: u64,
-    hasher: DefaultHasher,
+/// What a search's summary counts, and an item shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counting {
+    /// Each item is one match: `run` that wants file names alone.
+    Files,
+    /// The matches of `run`.
+    Matches,
+    /// The matches of `scan`, and which of them are errors.
+    Findings,
+    /// A `scan` that wants file names alone counts matches that it doesn't send.
+    Nothing,
 }
 
-impl Delivered {
-    /// The matches follow from the content; only the limit may cut them.
-    fn add(&mut self, item: &Item) {
-        self.n_items += 1;
-        (&item.file, &item.content_id, item.matches.len()).hash(&mut self.hasher);
+/// How much of a search the caller has. Not the items: there may be as many as the tree has files.
+#[derive(Debug)]
+struct HandedOver {
+    counting: Counting,
+    limit: Option<u64>,
+    n_items: u64,
+    n_matches: u64,
+    n_errors: u64,
+    /// The last file of the first attempt, and how many items it had: a path that was typed twice
+    /// comes twice. Counted down by the second attempt.
+    last: Option<(String, u64)>,
+    /// Whether the limit kept something of the second attempt back.
+    is_cut: bool,
+}
+
+impl HandedOver {
+    fn new(counting: Counting, limit: Option<u64>) -> Self {
+        let (n_items, n_matches, n_errors) = (0, 0, 0);
+        Self { counting, limit, n_items, n_matches, n_errors, last: None, is_cut: false }
     }
 
-    fn equals(&self, other: &Self) -> bool {
-        self.n_items == other.n_items && self.hasher.finish() == other.hasher.finish()
+    /// The item as the caller is to have it, if he is. `again` in the second attempt.
+    fn take(&mut self, mut item: Item, again: bool) -> Option<Item> {
+        if again {
+            if self.has(&item.file) {
+                return None;
+            }
+            // The daemon has counted the files that were passed over as they are now. With fewer
+            // matches than they had, it sends more of others than there is room for.
+            let left = self.limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.n_matches));
+            if self.matches_of(&item) > left {
+                self.is_cut = true;
+                if left == 0 {
+                    return None;
+                }
+                item.matches.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            }
+        } else {
+            match &mut self.last {
+                Some((last, n_items)) if *last == item.file => *n_items += 1,
+                last => *last = Some((item.file.clone(), 1)),
+            }
+        }
+        self.n_items += 1;
+        self.n_matches += self.matches_of(&item);
+        if self.counting == Counting::Findings {
+            self.n_errors += item.matches.iter().filter(|text| is_error(text)).count() as u64;
+        }
+        Some(item)
     }
+
+    /// Whether the first attempt came as far as this file of the second one.
+    fn has(&mut self, file: &str) -> bool {
+        let Some((last, n_items)) = &mut self.last else { return false };
+        match file.cmp(last) {
+            Ordering::Less => true,
+            Ordering::Equal if *n_items > 0 => {
+                *n_items -= 1;
+                true
+            }
+            Ordering::Equal | Ordering::Greater => false,
+        }
+    }
+
+    fn matches_of(&self, item: &Item) -> u64 {
+        match self.counting {
+            Counting::Files => 1,
+            Counting::Matches | Counting::Findings => item.matches.len() as u64,
+            Counting::Nothing => 0,
+        }
+    }
+
+    /// Corrects the summary of a second answer.
+    fn count_in(&self, summary: &mut Summary) {
+        summary.files_matched = self.n_items;
+        summary.limit_reached |= self.is_cut;
+        if self.counting != Counting::Nothing {
+            summary.matches = self.n_matches;
+        }
+        if self.counting == Counting::Findings {
+            summary.error_matches = self.n_errors;
+        }
+    }
+}
+
+/// Whether a match of a scan is one of severity error.
+fn is_error(text: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Severity<'a> {
+        #[serde(borrow)]
+        severity: Option<Cow<'a, str>>,
+    }
+    // Few are, and to look for the word is far cheaper than to read JSON.
+    memchr::memmem::find(text.as_bytes(), b"error").is_some()
+        && serde_json::from_str::<Severity<'_>>(text)
+            .is_ok_and(|it| it.severity.as_deref() == Some("error"))
 }
 
 /// Whether the read was lost, rather than answered or refused.

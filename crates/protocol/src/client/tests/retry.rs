@@ -1,7 +1,7 @@
 //! Reads that a daemon loses: what is asked again, what is handed over, and what isn't.
 
 use super::*;
-use crate::client::{ReadCanceller, ReadRequest, RetryingClient};
+use crate::client::{Attempt, ReadCanceller, ReadRequest, RetryingClient};
 use crate::messages::{Delivery, MatcherSpec, ScanParams};
 use std::time::Instant;
 
@@ -93,6 +93,10 @@ fn with_daemons<T>(scripts: Vec<Script<'_>>, test: impl FnOnce(&Path) -> T) -> T
 
 /// Makes one read of a daemon whose attempts go like this.
 fn read(attempts: &[(&[Sent], End)]) -> Got {
+    read_of(&RunParams::default(), attempts)
+}
+
+fn read_of(params: &RunParams, attempts: &[(&[Sent], End)]) -> Got {
     let mut scripts: Vec<Script<'_>> = Vec::new();
     let mut rest = attempts;
     while !rest.is_empty() {
@@ -115,8 +119,7 @@ fn read(attempts: &[(&[Sent], End)]) -> Got {
             n_connections += 1;
             Ok::<_, CallError>(connect(socket))
         });
-        let params = RunParams::default();
-        let answer = client.call_streaming(ReadRequest::Run(&params), |event| {
+        let answer = client.run(params, |event| {
             if let Event::Item(item) = event {
                 items.push((item.file, item.matches.len()));
             }
@@ -210,22 +213,97 @@ fn what_changed_behind_the_part_that_was_handed_over_is_seen() {
 }
 
 #[test]
-fn an_answer_that_begins_otherwise_is_not_put_behind_the_first_one() {
-    let other_content: Sent = ("a.rs", "c9", 1);
-    let other_count: Sent = ("a.rs", "c1", 2);
-    let new_before: Sent = ("a", "c9", 1);
+fn files_up_to_the_last_one_are_passed_over_however_they_have_changed() {
+    // As they do where the caller rewrites each file that it is handed.
     let lost: (&[Sent], End) = (&[A, B], End::Restarting);
-    let repeats: [&[Sent]; 6] = [
-        &[other_content, B, C],
-        &[other_count, B, C],
-        &[new_before, A, B, C],
-        &[B, A, C],
-        &[A],
-        &[],
+    let handed = [("a.rs", 1), ("b.rs", 2), ("c.rs", 3)];
+    let repeats: [&[Sent]; 5] = [
+        &[C],
+        &[("a.rs", "c9", 7), B, C],
+        &[("a", "c8", 1), A, ("b.rs", "c9", 5), C],
+        &[B, C],
+        &[A, C],
     ];
     for repeat in repeats {
-        check_lost(&[lost, (repeat, answer(9, 9))], &["a.rs", "b.rs"]);
+        // The daemon counts all that it sends, and that is not what was handed over.
+        check(&[lost, (repeat, answer(99, 99))], &handed, 1);
     }
+    check(&[lost, (&[], answer(0, 0))], &[("a.rs", 1), ("b.rs", 2)], 1);
+    check(&[lost, (&[A], answer(1, 1))], &[("a.rs", 1), ("b.rs", 2)], 1);
+}
+
+#[test]
+fn no_more_than_the_limit_is_handed_over_where_files_have_changed() {
+    let delivery = Delivery { limit: Some(4), ..Delivery::default() };
+    let params = RunParams { delivery, ..RunParams::default() };
+    // What was handed over is gone from the tree, so that all four matches are of others.
+    for (before, repeat, expected) in [
+        (&[A][..], &[("b.rs", "c2", 2), ("c.rs", "c3", 2)][..], vec![1, 2, 1]),
+        (&[A, B], &[("c.rs", "c3", 4)], vec![1, 2, 1]),
+        (&[A, C], &[("d.rs", "c4", 4)], vec![1, 3]),
+        (&[A, B], &[("c.rs", "c3", 1), ("d.rs", "c4", 3)], vec![1, 2, 1]),
+    ] {
+        let got = read_of(&params, &[(before, End::Restarting), (repeat, answer(4, 9))]);
+        let counts: Vec<_> = got.items.iter().map(|(_, n)| *n).collect();
+        assert_eq!(counts, expected);
+        let summary = got.answer.unwrap();
+        assert_eq!((summary.matches, summary.files_matched), (4, expected.len() as u64));
+        assert!(summary.limit_reached, "{before:?}");
+    }
+}
+
+#[test]
+fn file_names_alone_count_one_match_each() {
+    let names: [Sent; 3] = [("a.rs", "c1", 0), ("b.rs", "c2", 0), ("c.rs", "c3", 0)];
+    let delivery = Delivery { files_only: true, limit: Some(2), ..Delivery::default() };
+    let params = RunParams { delivery, ..RunParams::default() };
+    let got = read_of(&params, &[(&names[..1], End::Restarting), (&names[1..], answer(2, 2))]);
+    let files: Vec<_> = got.items.iter().map(|(file, _)| file.as_str()).collect();
+    assert_eq!(files, ["a.rs", "b.rs"]);
+    let summary = got.answer.unwrap();
+    assert_eq!((summary.matches, summary.files_matched, summary.limit_reached), (2, 2, true));
+}
+
+/// An item of a scan whose matches have these severities.
+fn findings(daemon: &mut Daemon, id: u64, file: &str, severities: &[&str]) {
+    let mut item = item(id, file);
+    for severity in severities {
+        let trap = serde_json::json!({ "severity": "error" });
+        let record = serde_json::json!({ "severity": severity, "metadata": trap });
+        item.matches.push(&record).unwrap();
+    }
+    daemon.send(|out| crate::frame::encode_item(out, item));
+}
+
+#[test]
+fn the_errors_of_a_scan_are_those_that_were_handed_over() {
+    for (files_only, expected) in [(false, (4, 2)), (true, (9, 8))] {
+        let script: Script<'_> = Box::new(|mut daemon| {
+            let first = daemon.request(method::SCAN);
+            findings(&mut daemon, first.id, "a.rs", &["error", "warning"]);
+            daemon.fail(first.id, ErrorCode::Restarting, "it ended");
+            let second = daemon.request(method::SCAN);
+            findings(&mut daemon, second.id, "a.rs", &["error", "error", "error"]);
+            findings(&mut daemon, second.id, "b.rs", &["hint", "error"]);
+            let summary = Summary { matches: 9, error_matches: 8, ..Summary::default() };
+            daemon.answer(second.id, &summary);
+        });
+        with_daemons(vec![script], |socket| {
+            let mut client = RetryingClient::new(|_| Ok::<_, CallError>(connect(socket)));
+            let delivery = Delivery { files_only, ..Delivery::default() };
+            let params = ScanParams { delivery, ..ScanParams::default() };
+            let summary = client.scan(&params, |_| ControlFlow::Continue(())).unwrap();
+            assert_eq!((summary.matches, summary.error_matches), expected);
+            assert_eq!(summary.files_matched, 2);
+        });
+    }
+}
+
+#[test]
+fn a_summary_of_the_first_attempt_is_left_alone() {
+    let got = read(&[(&[A], answer(7, 8))]);
+    let summary = got.answer.unwrap();
+    assert_eq!((summary.matches, summary.files_matched), (7, 8));
 }
 
 #[test]
@@ -252,9 +330,9 @@ fn a_client_goes_on_after_a_read_that_failed() {
     with_daemons(vec![script], |socket| {
         let mut client = RetryingClient::new(|_| Ok::<_, CallError>(connect(socket)));
         let params = RunParams::default();
-        let error = client.call::<Summary>(ReadRequest::Run(&params)).unwrap_err();
+        let error = client.run(&params, |_| ControlFlow::Continue(())).unwrap_err();
         assert_eq!(error.code(), Some(ErrorCode::Restarting));
-        assert_eq!(client.call::<Summary>(ReadRequest::Run(&params)).unwrap().matches, 1);
+        assert_eq!(client.run(&params, |_| ControlFlow::Continue(())).unwrap().matches, 1);
     });
 }
 
@@ -276,13 +354,13 @@ fn a_second_attempt_has_what_is_left_of_the_deadline() {
         daemon.answer(second.id, &Summary::default());
     });
     with_daemons(vec![script], |socket| {
-        let mut client = RetryingClient::new(|until: Option<Instant>| {
-            assert_eq!(until, None, "the first connection has as long as it takes");
+        let mut client = RetryingClient::new(|attempt| {
+            assert_eq!(attempt, Attempt::First);
             Ok::<_, CallError>(connect(socket))
         });
         let matcher = MatcherSpec { pattern: Some("f($A)".to_owned()), ..MatcherSpec::default() };
         let params = RunParams { matcher, delivery: within(60_000), ..RunParams::default() };
-        client.call::<Summary>(ReadRequest::Run(&params)).unwrap();
+        client.run(&params, |_| ControlFlow::Continue(())).unwrap();
     });
 }
 
@@ -297,25 +375,31 @@ fn a_deadline_that_has_passed_leaves_no_second_attempt() {
     with_daemons(vec![script], |socket| {
         let mut client = RetryingClient::new(|_| Ok::<_, CallError>(connect(socket)));
         let params = ScanParams { delivery: within(1), ..ScanParams::default() };
-        let error = client.call::<Summary>(ReadRequest::Scan(&params)).unwrap_err();
+        let error = client.scan(&params, |_| ControlFlow::Continue(())).unwrap_err();
         assert_eq!(error.code(), Some(ErrorCode::DeadlineExceeded));
     });
 }
 
 #[test]
 fn a_connection_is_waited_for_until_the_deadline_and_no_longer() {
-    let mut waited_until = Vec::new();
+    let mut attempts = Vec::new();
     let script: Script<'_> = Box::new(|mut daemon| drop(daemon.request(method::EXPLAIN)));
     let error = with_daemons(vec![script], |socket| {
-        let mut client = RetryingClient::new(|until| {
-            waited_until.push(until);
-            if until.is_none() { Ok(connect(socket)) } else { Err(CallError::Disconnected) }
+        let mut client = RetryingClient::new(|attempt| {
+            attempts.push(attempt);
+            if attempt == Attempt::First {
+                Ok(connect(socket))
+            } else {
+                Err(CallError::Disconnected)
+            }
         });
         let params = RunParams { delivery: within(60_000), ..RunParams::default() };
         let before = Instant::now();
         let error = client.call::<Summary>(ReadRequest::Explain(&params)).unwrap_err();
         drop(client);
-        let [None, Some(until)] = waited_until[..] else { panic!("{waited_until:?}") };
+        let [Attempt::First, Attempt::Second { until: Some(until) }] = attempts[..] else {
+            panic!("{attempts:?}")
+        };
         assert!(until >= before + Duration::from_mins(1) && until < Instant::now() + TIMEOUT * 4);
         error
     });
@@ -334,8 +418,7 @@ fn a_read_that_was_broken_off_is_not_made_again() {
     with_daemons(vec![script], |socket| {
         let mut client = RetryingClient::new(|_| Ok::<_, CallError>(connect(socket)));
         let params = RunParams::default();
-        let answer =
-            client.call_streaming::<Summary>(ReadRequest::Run(&params), |_| ControlFlow::Break(()));
+        let answer = client.run(&params, |_| ControlFlow::Break(()));
         assert_eq!(answer.unwrap_err().code(), Some(ErrorCode::Restarting));
     });
 }
@@ -359,7 +442,7 @@ fn a_read_that_is_given_up_between_its_attempts_is_not_made_again() {
         });
         *canceller.lock().unwrap() = Some(client.canceller());
         let params = RunParams::default();
-        let error = client.call::<Summary>(ReadRequest::Run(&params)).unwrap_err();
+        let error = client.run(&params, |_| ControlFlow::Continue(())).unwrap_err();
         assert_eq!(error.code(), Some(ErrorCode::Cancelled), "{error}");
     });
 }
@@ -379,7 +462,7 @@ fn a_read_is_given_up_on_whichever_connection_it_is() {
         let mut client = RetryingClient::new(|_| Ok::<_, CallError>(connect(socket)));
         let canceller = client.canceller();
         let params = RunParams::default();
-        let answer = client.call_streaming::<Summary>(ReadRequest::Run(&params), |_| {
+        let answer = client.run(&params, |_| {
             canceller.cancel().unwrap();
             ControlFlow::Continue(())
         });

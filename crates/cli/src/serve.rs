@@ -40,7 +40,8 @@ pub(crate) fn serve(args: &ServeArgs, console: &mut Console<'_>) -> Result<Exit,
     };
     let served = astscope_daemon::serve(config, || {
         let (pid, socket) = (std::process::id(), runtime_dir.socket());
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), pid, ?socket, "listening");
+        let (version, socket) = (env!("CARGO_PKG_VERSION"), socket.display());
+        tracing::info!(version, pid, %socket, "listening");
         if args.spawned {
             tell(console, "ready");
         } else {

@@ -77,6 +77,9 @@ fn a_daemon_logs_json_to_its_state_directory() {
     let info = |message: &str| ("INFO".to_owned(), message.to_owned());
     assert_eq!(entries.first(), Some(&info("listening")));
     assert_eq!(entries.last(), Some(&info("left")));
+    let text = std::fs::read_to_string(dir.path().join("state/daemon.log")).unwrap();
+    let listening: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!(listening["socket"], dir.path().join("daemon.sock").to_str().unwrap());
     assert!(said.starts_with("astscope: listening on ") && said.lines().count() == 1, "{said}");
 }
 

@@ -355,7 +355,7 @@ impl MemoryHandle {
     }
 
     /// Starts the cleaner for one cleanup, and waits for its report; `within` includes the wait
-    /// for one that is under way.
+    /// for one that is under way. Of several that wait, any may be next.
     ///
     /// # Cancel safety
     /// Dropping the future doesn't stop a cleanup that has begun.

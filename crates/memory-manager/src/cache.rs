@@ -3,7 +3,8 @@
 //! A plain value without a clock or a lock: whoever calls says what time it is. Idle time is
 //! counted from the last access, so that reading keeps an entry (the time to live of a query
 //! result that must not get old is its owner's business). At the limit the tenth that was unused
-//! for longest goes at once, so that a full cache isn't searched at each insertion.
+//! for longest goes at once, so that a full cache isn't searched at each insertion. Cache libraries
+//! decide by frequency, evict when they see fit, and have clocks of their own that no test can pause.
 
 use crate::Freed;
 use rustc_hash::FxHashMap;

@@ -14,6 +14,38 @@
 //! ```
 //! To come, with the graphs of functions: lazy loading of those, and preloading what is asked for
 //! often. Until then the facts of a file are what there is to be lazy about.
+#![cfg_attr(
+    feature = "service",
+    doc = "
+```
+use astscope_memory_manager::service::{self as memory, MemoryConfig, MemoryDeps};
+use astscope_memory_manager::Accounts;
+use astscope_performance_optimizer::service::{OptimizerConfig, OptimizerDeps, supervisor};
+use astscope_supervision::{Strategy, SupervisorSpec};
+use std::sync::Arc;
+use std::time::Duration;
+
+# #[tokio::main(flavor = \"current_thread\")]
+# async fn main() -> Result<(), Box<dyn std::error::Error>> {
+let deps = MemoryDeps::new(Accounts::new(), Arc::new(|| None));
+let (memory_manager, memory) = memory::supervisor(MemoryConfig::of_budget(1 << 30), deps)?;
+let deps = OptimizerDeps { memory, is_busy: Arc::new(|| false), cpu: None };
+let (performance_optimizer, optimizer) = supervisor(OptimizerConfig::default(), deps)?;
+let root = SupervisorSpec::new(Strategy::OneForOne)
+    .children([memory_manager, performance_optimizer])
+    .start(\"example\")
+    .await?;
+
+let ticket = optimizer.batch(vec![\"1\", \"two\"], |item, _| {
+    item.parse::<u32>().map_err(|error| error.to_string())
+})?;
+let results = ticket.outcome(Duration::from_secs(5)).await?;
+assert!(results[0] == Ok(1) && results[1].is_err());
+root.shutdown().await;
+# Ok(())
+# }
+```"
+)]
 #![forbid(unsafe_code)]
 
 mod facts;

@@ -146,7 +146,8 @@ pub struct OptimizerDeps {
     pub memory: MemoryHandle,
     /// Whether a query runs, so that background jobs wait. Asked often: an atomic will do.
     pub is_busy: Arc<dyn Fn() -> bool + Send + Sync>,
-    /// The threads on which items run. Without one they run on threads of the runtime.
+    /// The threads on which items run. Without one they run on threads of the runtime,
+    /// of which an item that hangs keeps one.
     pub cpu: Option<CpuPool>,
 }
 

@@ -139,7 +139,9 @@ pub(super) async fn request(
                     shared.cleaner.child().monitor().down().await;
                     sleep(RETRY).await;
                 }
-                started => return started.map(drop),
+                // It may still start it: not what `NotStarted` promises.
+                Err(AdminError::Timeout) => return Err(CleanupError::Timeout),
+                started => return Ok(started.map(drop)?),
             }
         }
     };
@@ -190,7 +192,8 @@ impl Service for Cleaner {
 
 /// Asks one owner after the other, each on a thread where it may take its time, until a deadline
 /// for all of them. One that panics or hangs costs its own part only. Those that answer with
-/// `None` have nothing to offer, and aren't listed.
+/// `None` have nothing to offer, and aren't listed. One that hangs keeps its thread, and the service that
+/// asked can't end before it does: supervision reports that as unkillable.
 pub(super) async fn ask_each(
     ctx: &Ctx,
     owners: Vec<Arc<dyn Reclaim>>,

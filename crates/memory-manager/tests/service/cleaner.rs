@@ -5,6 +5,7 @@ use astscope_memory_manager::service::{CleanupError, Part, PartOutcome};
 use astscope_memory_manager::{CacheKind, Cleanup, Freed, Reclaim};
 use astscope_supervision::{EventKind, Exit};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{advance, sleep};
 
@@ -105,6 +106,28 @@ async fn yield_often() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_does_not_stop_is_reported_and_holds_up_the_next_cleanup_only() {
+    let house = House::new().await;
+    let owner = Owner::who(Manner::Hangs);
+    let _registered = house.register(&owner);
+    let pass = async {
+        yield_often().await;
+        advance(Duration::from_millis(5200)).await;
+    };
+    let (report, ()) = tokio::join!(house.memory.request_cleanup(older_than(60), WITHIN), pass);
+    let report = report.unwrap();
+    assert_eq!(report.parts[0].outcome, PartOutcome::Late);
+    assert_eq!(report.failure().as_deref(), Some("`owner` didn't come back in time"));
+    assert_eq!(house.memory.sample().await.unwrap().level.number(), 0, "the others go on");
+    owner.let_go.store(true, Ordering::Relaxed);
+    settle().await;
+    let report = house.memory.request_cleanup(older_than(60), WITHIN).await.unwrap();
+    assert_eq!(report.failure(), None);
+    settle().await;
+    assert_eq!(house.children().await, PERMANENT);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use astscope_supervision::{
     ChildRef, EventKind, Fault, Point, Probe, Recorder, Root, Strategy, Supervisor, SupervisorSpec,
 };
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -130,6 +130,7 @@ pub(crate) struct Owner {
     /// What it was asked.
     asked: Mutex<Vec<String>>,
     pub(crate) manner: Manner,
+    pub(crate) let_go: AtomicBool,
 }
 
 /// What it does when it is asked.
@@ -140,6 +141,8 @@ pub(crate) enum Manner {
     Panics,
     /// Goes on until it is told to stop.
     Dawdles,
+    /// Goes on whatever it is told, until it is let go.
+    Hangs,
     /// Can compress: 7 bytes.
     Compresses,
 }
@@ -179,6 +182,11 @@ impl Reclaim for Owner {
             Manner::Panics => panic!("no units"),
             Manner::Dawdles => {
                 while !stop() {
+                    std::thread::yield_now();
+                }
+            }
+            Manner::Hangs => {
+                while !self.let_go.load(Ordering::Relaxed) {
                     std::thread::yield_now();
                 }
             }

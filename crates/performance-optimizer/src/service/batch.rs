@@ -90,7 +90,7 @@ impl<R> Ticket<R> {
     }
 
     /// Waits until every item has a result or a reason why not, and returns them in the order of
-    /// the items.
+    /// the items. They are handed out once: whoever asks again gets none.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.

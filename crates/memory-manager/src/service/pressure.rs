@@ -214,10 +214,10 @@ impl PressureHandler {
         match action {
             Action::Clear(kind) => {
                 let clear = |reply| caches::Message::Clear(vec![kind], reply);
-                match shared.cache_manager.call(ANSWER_WITHIN, clear).await {
-                    Ok(freed) => (freed, None),
-                    Err(error) => (Freed::default(), Some(error.to_string())),
-                }
+                // A cache manager that died on it, or isn't there, is no reason to keep the bytes:
+                // the caches stand above it.
+                let cleared = shared.cache_manager.call(ANSWER_WITHIN, clear).await;
+                (cleared.unwrap_or_else(|_| shared.caches.clear(kind)), None)
             }
             Action::Compress(compression) => {
                 let deadline = Instant::now() + shared.config.cleanup_within;

@@ -7,3 +7,4 @@ mod house;
 mod kill_matrix;
 mod monitor;
 mod pressure;
+mod random;

@@ -5,5 +5,6 @@ mod batch;
 mod house;
 mod kill_matrix;
 mod lazy;
+mod random;
 mod scheduler;
 mod statistics;

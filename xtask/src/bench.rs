@@ -5,10 +5,10 @@
 //! writes anew between its markers.
 #![expect(clippy::print_stdout, reason = "its output is the report")]
 
+mod beside;
 mod daemon;
 mod measure;
 mod report;
-mod supervision;
 
 use crate::flags::BenchFlags;
 use crate::workspace_root;
@@ -43,9 +43,12 @@ const PATTERNS: &[(&str, &str, &str)] = &[
 /// Runs the benchmark that `flags` ask for.
 pub fn run(flags: &BenchFlags) -> Result<()> {
     if flags.supervision {
-        return supervision::run(flags.write);
+        return beside::supervision(flags.write);
     }
     let corpora = corpora(flags)?;
+    if flags.parsers {
+        return beside::parsers(&corpora, flags.pairs, flags.write);
+    }
     println!("building release binaries");
     build(&["-p", "astscope-cli", "--bin", "astscope"])?;
     build(&["-p", "astscope-benches", "--bin", "limit"])?;

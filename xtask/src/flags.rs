@@ -60,6 +60,10 @@ pub struct BenchFlags {
     #[arg(long, conflicts_with = "corpus")]
     pub supervision: bool,
 
+    /// Measures parsing in worker processes beside parsing in one process instead. Needs no peer.
+    #[arg(long, conflicts_with = "supervision", requires = "corpus")]
+    pub parsers: bool,
+
     /// The peer.
     #[arg(long, value_name = "PATH", default_value = "ast-grep")]
     pub ast_grep: PathBuf,

@@ -102,6 +102,9 @@ pub(crate) enum Command {
     Stop(StopArgs),
     /// Run the daemon here. Other commands start one by themselves when none runs.
     Serve(ServeArgs),
+    /// Parse for a daemon, which starts this and talks to it.
+    #[command(hide = true)]
+    ParserWorker,
     /// Generate a shell completion script.
     Completions(CompletionsArgs),
 }

@@ -127,6 +127,7 @@ fn command(
         Command::Debug(args) => operate::debug(args, console, backend),
         Command::Stop(args) => inspect::stop(args, console, backend),
         Command::Serve(args) => serve::serve(args, console),
+        Command::ParserWorker => serve::parser_worker(),
         Command::Completions(args) => completions::completions(args, console),
     }
 }

@@ -1,4 +1,5 @@
-//! `astscope serve`: becomes the daemon. The only file that names it.
+//! `astscope serve`: becomes the daemon; `astscope parser-worker`: becomes a process that parses for
+//! one. The only file that names the daemon.
 
 use crate::args::ServeArgs;
 use crate::console::Console;
@@ -71,6 +72,14 @@ pub(crate) fn serve(args: &ServeArgs, console: &mut Console<'_>) -> Result<Exit,
                 .help(help)
                 .source(&error))
         }
+    }
+}
+
+/// Serves until its stdin ends. Its stdout is a pipe to the daemon, so it says nothing there itself.
+pub(crate) fn parser_worker() -> Result<Exit, Failure> {
+    match astscope_daemon::parser_worker::serve_stdio() {
+        Ok(()) => Ok(Exit::Success),
+        Err(error) => Err(Failure::new(Exit::Unreachable, "Cannot go on parsing.").source(&error)),
     }
 }
 

@@ -26,4 +26,6 @@ mod workspace;
 mod workspaces;
 
 pub use astscope_parsing::service::ParserConfig;
+/// What a process runs that parses for a daemon (decision 0012).
+pub use astscope_parsing::worker as parser_worker;
 pub use lifecycle::{DaemonConfig, ServeError, serve};

@@ -23,7 +23,8 @@ use astscope_supervision::{ChildSpec, Order, Pool, PoolConfig, PoolConfigError, 
 use dispatch::Shared;
 use process::{ProcessArgs, ProcessService};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -67,6 +68,17 @@ pub struct ParserConfig {
 }
 
 impl ParserConfig {
+    /// The defaults, for this very program with other arguments: also when its file has been
+    /// replaced since it was started, where the kernel knows it by another name.
+    ///
+    /// # Errors
+    /// When nobody knows where it is.
+    pub fn this_program(args: impl IntoIterator<Item = OsString>) -> io::Result<Self> {
+        let running = Path::new("/proc/self/exe");
+        let program = if running.exists() { running.to_owned() } else { std::env::current_exe()? };
+        Ok(Self::new(program, args))
+    }
+
     /// The defaults, for a program and its arguments.
     pub fn new(program: impl Into<PathBuf>, args: impl IntoIterator<Item = OsString>) -> Self {
         let n_cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -3,6 +3,7 @@
 
 mod commands;
 mod editing;
+mod parser_worker;
 mod printers;
 mod process;
 mod serve;

@@ -100,6 +100,8 @@ impl Service for ProcessService {
         let mut command = Command::new(&config.program);
         command
             .args(&config.args)
+            // This one may have been removed, and a parser has no use for any.
+            .current_dir("/")
             .env_clear()
             .envs(config.env.iter().map(|(name, value)| (name, value)))
             .env(MEMORY_VARIABLE, config.memory_bytes_max.to_string());

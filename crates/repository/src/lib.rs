@@ -18,16 +18,28 @@
 //! Storage is an array of small hash maps, each behind its own `Arc`: a commit copies the maps
 //! that it touches and shares the rest, so its price follows the change, not the tree.
 //!
+//! Run as a service (feature `service`, on by default) a supervised core is the only writer:
+//! [`service`]. Without that feature the crate is plain functions and has no async runtime.
+//!
 //! Invariants: revisions strictly increase within an epoch; a commit is all of a batch or nothing;
 //! a snapshot never changes; the totals equal a recount. Nothing here reads a disk or a clock.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "service")]
+pub mod service;
+
+mod analytics;
 mod record;
 mod scope;
 mod snapshot;
 mod transaction;
+mod verify;
+mod writer;
 
+pub use analytics::{Analytics, AnalyticsReport, Ranked, SyntaxErrors};
 pub use record::{FileRecord, FileStamp, FileStat, SkipRecord};
 pub use scope::{Scope, ScopedFile};
 pub use snapshot::{Repository, Revision, Snapshot, Totals};
 pub use transaction::{NewFile, Transaction};
+pub use verify::{Depth, Fault, Verification};
+pub use writer::{Batch, Change, Committed, Fenced, Writer};

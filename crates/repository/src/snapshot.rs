@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Maps in a snapshot. A commit copies those that it touches: with 40,000 files 160 pointers each.
 const SHARDS: usize = 256;
@@ -61,6 +61,16 @@ pub(crate) struct State {
     pub(crate) revision: Revision,
     pub(crate) shards: Vec<Arc<Shard>>,
     pub(crate) totals: Totals,
+}
+
+impl State {
+    pub(crate) fn empty(epoch: u64) -> Self {
+        Self {
+            revision: Revision { epoch, number: 0 },
+            shards: vec![Arc::default(); SHARDS],
+            totals: Totals::default(),
+        }
+    }
 }
 
 impl Snapshot {
@@ -119,9 +129,34 @@ impl Snapshot {
         self.entry(path).is_some()
     }
 
+    /// Records of `before` that are not in this one, then those of this one that were not in
+    /// `before`, in no order. Costs what changed, and a look at each map, not at each file.
+    pub(crate) fn since<'s>(
+        &'s self,
+        before: &'s Self,
+    ) -> impl Iterator<Item = (Vec<&'s Arc<FileRecord>>, Vec<&'s Arc<FileRecord>>)> {
+        let maps = before.0.shards.iter().zip(&self.0.shards);
+        maps.filter(|(old, new)| !Arc::ptr_eq(old, new))
+            .map(|(old, new)| (only_in(old, new), only_in(new, old)))
+    }
+
+    pub(crate) fn shards(&self) -> &[Arc<Shard>] {
+        &self.0.shards
+    }
+
     fn entry(&self, path: &Path) -> Option<&PathEntry> {
         self.0.shards[shard_of(path)].get(path)
     }
+}
+
+/// Records of the one map that the other doesn't hold.
+fn only_in<'s>(one: &'s Shard, other: &Shard) -> Vec<&'s Arc<FileRecord>> {
+    let is_held = |record: &Arc<FileRecord>| {
+        let held = other.get(&record.path).map(|entry| entry.records.as_slice());
+        held.unwrap_or_default().iter().any(|known| Arc::ptr_eq(known, record))
+    };
+    let records = one.values().flat_map(|entry| &entry.records);
+    records.filter(|record| !is_held(record)).collect()
 }
 
 pub(crate) fn shard_of(path: &Path) -> usize {
@@ -133,7 +168,9 @@ pub(crate) fn shard_of(path: &Path) -> usize {
 #[derive(Debug)]
 pub struct Repository {
     newest: ArcSwap<State>,
-    writing: Mutex<()>,
+    /// Held to publish. In it the number of the newest [`Writer`](crate::Writer); 0 before the
+    /// first.
+    writing: Mutex<u64>,
     last_id: AtomicU32,
     /// Parsed files by content, while some record holds them: a copy or a renamed file is not
     /// parsed again.
@@ -143,14 +180,9 @@ pub struct Repository {
 impl Repository {
     /// An empty repository. `epoch` tells its revisions from those of earlier lives.
     pub fn new(epoch: u64) -> Self {
-        let state = State {
-            revision: Revision { epoch, number: 0 },
-            shards: vec![Arc::default(); SHARDS],
-            totals: Totals::default(),
-        };
         Self {
-            newest: ArcSwap::from_pointee(state),
-            writing: Mutex::new(()),
+            newest: ArcSwap::from_pointee(State::empty(epoch)),
+            writing: Mutex::new(0),
             last_id: AtomicU32::new(0),
             by_content: Mutex::default(),
         }
@@ -162,10 +194,31 @@ impl Repository {
     }
 
     /// Begins a batch; waits while another is being committed.
+    ///
+    /// For embedders and tests. Where the repository runs as a service its core is the only
+    /// writer, and a batch is sent to it.
     pub fn begin(&self) -> Transaction<'_> {
+        let guard = self.lock();
+        Transaction::new(self, Some(guard), State::clone(&self.newest.load()))
+    }
+
+    /// Who may publish: the newest writer's number.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, u64> {
         // A writer that panicked has published nothing.
-        let guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        Transaction::new(self, guard, State::clone(&self.newest.load()))
+        lock(&self.writing)
+    }
+
+    pub(crate) fn newest(&self) -> State {
+        State::clone(&self.newest.load())
+    }
+
+    /// In place of everything, an empty state of the next epoch.
+    pub(crate) fn start_over(&self) -> Revision {
+        let state = State::empty(self.newest.load().revision.epoch + 1);
+        let revision = state.revision;
+        self.publish(state);
+        lock(&self.by_content).clear();
+        revision
     }
 
     /// A parsed file of this content that some record holds.
@@ -173,9 +226,23 @@ impl Repository {
         lock(&self.by_content).get(&(content, language))?.upgrade()
     }
 
-    pub(crate) fn remember_content(&self, record: &FileRecord) {
-        let key = (record.content, record.language);
-        lock(&self.by_content).insert(key, Arc::downgrade(&record.file));
+    /// The parsed file of this content that records share: the one that is known, else this.
+    pub(crate) fn shared(&self, content: ContentId, file: Arc<ParsedFile>) -> Arc<ParsedFile> {
+        let key = (content, file.language);
+        let mut known = lock(&self.by_content);
+        let held = known.get(&key).and_then(Weak::upgrade);
+        match held {
+            Some(held) if held.text == file.text => held,
+            _ => {
+                known.insert(key, Arc::downgrade(&file));
+                file
+            }
+        }
+    }
+
+    /// Forgets contents that no record holds any more, wherever they were left.
+    pub(crate) fn sweep_contents(&self) {
+        lock(&self.by_content).retain(|_, file| file.strong_count() > 0);
     }
 
     /// Forgets contents that no record holds any more.
@@ -197,6 +264,6 @@ impl Repository {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -23,8 +23,11 @@ pub struct NewFile {
 #[derive(Debug)]
 pub struct Transaction<'r> {
     repository: &'r Repository,
-    _writing: MutexGuard<'r, ()>,
+    /// `None` for a [`Writer`](crate::Writer), which takes it only to publish.
+    writing: Option<MutexGuard<'r, u64>>,
     state: State,
+    /// What it was made from.
+    base: Revision,
     changed: bool,
     /// Contents whose last holder may go with this batch.
     dropped: Vec<(ContentId, Language)>,
@@ -33,10 +36,11 @@ pub struct Transaction<'r> {
 impl<'r> Transaction<'r> {
     pub(crate) fn new(
         repository: &'r Repository,
-        writing: MutexGuard<'r, ()>,
+        writing: Option<MutexGuard<'r, u64>>,
         state: State,
     ) -> Self {
-        Self { repository, _writing: writing, state, changed: false, dropped: Vec::new() }
+        let base = state.revision;
+        Self { repository, writing, state, base, changed: false, dropped: Vec::new() }
     }
 
     /// Stages a parsed file, in place of what is known about its path and language. A path that
@@ -58,11 +62,10 @@ impl<'r> Transaction<'r> {
             language,
             stamp: new.stamp,
             content: new.content,
-            file: new.file,
+            file: self.repository.shared(new.content, new.file),
         });
         self.forget_record(old.as_deref());
         self.forget_skip(skip.as_deref());
-        self.repository.remember_content(&record);
         add(&mut self.state.totals, &record);
         let path = Arc::clone(&record.path);
         self.entry(&path).records.push(Arc::clone(&record));
@@ -109,11 +112,24 @@ impl<'r> Transaction<'r> {
             self.state.revision.number += 1;
             let revision = self.state.revision;
             self.repository.publish(self.state);
+            drop(self.writing);
             self.repository.forget_unheld(&self.dropped);
             revision
         } else {
             self.state.revision
         }
+    }
+
+    /// The same under the writer's lock, if nobody else has published since this was made.
+    pub(crate) fn commit_on_base(
+        mut self,
+        writing: MutexGuard<'r, u64>,
+    ) -> Result<Revision, Overtaken> {
+        if self.repository.snapshot().revision() != self.base {
+            return Err(Overtaken);
+        }
+        self.writing = Some(writing);
+        Ok(self.commit())
     }
 
     fn entry(&mut self, path: &Arc<Path>) -> &mut PathEntry {
@@ -136,7 +152,11 @@ impl<'r> Transaction<'r> {
     }
 }
 
-fn add(totals: &mut Totals, record: &FileRecord) {
+/// Somebody else has published meanwhile: what was staged is to be staged again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Overtaken;
+
+pub(crate) fn add(totals: &mut Totals, record: &FileRecord) {
     totals.files += 1;
     totals.nodes += record.file.n_nodes() as u64;
     totals.source_bytes += record.file.text.len() as u64;

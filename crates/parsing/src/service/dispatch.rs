@@ -229,23 +229,21 @@ impl Run<'_> {
             match reported.recv().await {
                 Some(Report::Taken) => is_taken = true,
                 Some(Report::Done(done)) => {
-                    let at = sent[n_done];
-                    let source = &self.batch[at];
-                    let result = match done {
-                        Ok(trees) => match self.decode(source, &trees) {
-                            Ok(file) => Ok(file),
-                            Err(error) => {
+                    for (done, at) in done.into_iter().zip(&sent[n_done..]) {
+                        let result = match done.map(|trees| self.decode(&self.batch[*at], &trees)) {
+                            Ok(Ok(file)) => Ok(file),
+                            Ok(Err(error)) => {
                                 // In vain if it is at more: then it sees that nobody waits.
                                 let _unheard = worker.address().send_now(Message::Condemn);
                                 let why = format!("returned trees that are none: {error}");
                                 return Ending::Blamed(n_done, Fault::Parser, why);
                             }
-                        },
-                        Err(reason) => Err(reason),
-                    };
-                    self.results[at] = Some(result);
-                    self.n_futile = 0;
-                    n_done += 1;
+                            Err(reason) => Err(reason),
+                        };
+                        self.results[*at] = Some(result);
+                        self.n_futile = 0;
+                        n_done += 1;
+                    }
                     if n_done == sent.len() {
                         return Ending::Complete;
                     }

@@ -26,6 +26,9 @@ const PIPE_BYTES: usize = 1 << 20;
 /// grammar makes ten nodes of a byte.
 const ANSWER_BYTES_PER_BYTE: u64 = 64;
 const ANSWER_BYTES: u64 = 1 << 20;
+/// Bytes of text whose answers are reported together: to wake whoever waits for each small file would
+/// cost as much as what there is to be done with it.
+const REPORT_BYTES: usize = 64 << 10;
 
 /// What each process is started with.
 #[derive(Clone, Debug)]
@@ -58,8 +61,8 @@ pub(super) struct Batch {
 pub(super) enum Report {
     /// A process has it.
     Taken,
-    /// The next text is done: its trees, encoded, or why it has none.
-    Done(Result<Vec<u8>, SkipReason>),
+    /// The next texts are done: the trees of each, encoded, or why it has none.
+    Done(Vec<Result<Vec<u8>, SkipReason>>),
     /// The process was lost. No report follows.
     Lost {
         /// Whether it was at the next text.
@@ -128,7 +131,8 @@ impl Service for ProcessService {
         let is_faulty = matches!(end, ProcessEnd::Faulty(_));
         let Err(lost) = owned.finish(end, (stdin, stdout)).await else { return Ok(()) };
         let Lost { status, why } = lost;
-        if let Some(At { reports, is_begun }) = at {
+        if let Some(At { reports, done, is_begun }) = at {
+            let _unheard = reports.try_send(Report::Done(done));
             let fault = if is_faulty { Fault::Parser } else { status.map_or(Fault::Parser, fault) };
             // Nobody waits, if that was the reason.
             let _unheard = reports.try_send(Report::Lost { is_begun, fault, why: why.clone() });
@@ -140,6 +144,8 @@ impl Service for ProcessService {
 /// The batch that a process is at.
 struct At {
     reports: mpsc::Sender<Report>,
+    /// What is to be reported next.
+    done: Vec<Result<Vec<u8>, SkipReason>>,
     is_begun: bool,
 }
 
@@ -174,7 +180,7 @@ impl ProcessService {
             if reports.try_send(Report::Taken).is_err() {
                 continue; // whoever asked has left already
             }
-            let at = at.insert(At { reports: reports.clone(), is_begun: false });
+            let at = at.insert(At { reports: reports.clone(), done: Vec::new(), is_begun: false });
             let answered = {
                 // All texts are written as soon as there is room for them: the next is there when
                 // the one before is done.
@@ -232,7 +238,8 @@ async fn read_all(
             Err(ProcessEnd::Faulty(format!("it didn't answer within {time_max:?}")))
         })
     };
-    for source in sources {
+    let mut n_bytes = 0;
+    for (n, source) in sources.iter().enumerate() {
         at.is_begun = false;
         let deadline = later(time_max);
         match in_time(timeout_at(deadline, frame(from, 0)).await)? {
@@ -250,8 +257,13 @@ async fn read_all(
             other => return Err(unexpected(&other)),
         };
         at.is_begun = false;
-        // Nobody waits, if it fails: `reports.closed()` says the same.
-        let _unheard = at.reports.try_send(Report::Done(done));
+        at.done.push(done);
+        n_bytes += source.text.len();
+        if n_bytes >= REPORT_BYTES || n + 1 == sources.len() {
+            n_bytes = 0;
+            // Nobody waits, if it fails: `reports.closed()` says the same.
+            let _unheard = at.reports.try_send(Report::Done(std::mem::take(&mut at.done)));
+        }
     }
     Ok(())
 }

@@ -52,13 +52,16 @@ enum LogFileError {
 }
 
 /// Starts to log. `spawned` if standard error is a file that nobody watches or shortens.
-pub(crate) fn start(spawned: bool) {
+///
+/// Returns the state directory, if it can be used.
+pub(crate) fn start(spawned: bool) -> Option<PathBuf> {
     let env = |name: &str| std::env::var_os(name);
     let asked = std::env::var(LOG_VARIABLE).ok();
-    let file = state_dir(&env).and_then(|dir| open(&dir, FILE_BYTES_MAX, N_FILES_MAX));
-    let (file, missing) = match file {
-        Ok(file) => (Some(file), None),
-        Err(error) => (None, Some(error)),
+    let opened = state_dir(&env)
+        .and_then(|dir| open(&dir, FILE_BYTES_MAX, N_FILES_MAX).map(|file| (dir, file)));
+    let (dir, file, missing) = match opened {
+        Ok((dir, file)) => (Some(dir), Some(file), None),
+        Err(error) => (None, None, Some(error)),
     };
     let to_stderr = fmt::layer()
         .with_ansi(false)
@@ -70,6 +73,7 @@ pub(crate) fn start(spawned: bool) {
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         tracing::warn!(%error, cause, "logging to standard error only");
     }
+    dir
 }
 
 /// An object for each event, with the spans around it, outermost first, as `spans`.

@@ -7,15 +7,19 @@ use crate::daemon_start::bad_runtime_dir;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::{log, service_manager};
-use astscope_daemon::{DaemonConfig, ServeError};
+use astscope_daemon::{DaemonConfig, ParserConfig, ServeError};
 use astscope_protocol::RuntimeDir;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::Command;
 
 /// After how many milliseconds mimalloc gives free pages back to the kernel. At once: parsing frees
 /// as much as it keeps (decision 0010).
 const PURGE_VARIABLE: &str = "MIMALLOC_PURGE_DELAY";
 const PURGE_DELAY: &str = "0";
+
+/// Makes parsers fail on purpose, where that is allowed.
+const FAULT_VARIABLE: &str = "ASTSCOPE_PARSER_FAULTS";
 
 pub(crate) fn serve(args: &ServeArgs, console: &mut Console<'_>) -> Result<Exit, Failure> {
     // The allocator reads its settings before `main` does anything: this process starts anew with
@@ -28,12 +32,12 @@ pub(crate) fn serve(args: &ServeArgs, console: &mut Console<'_>) -> Result<Exit,
     }
     let runtime_dir = RuntimeDir::locate(&|name| std::env::var_os(name))
         .map_err(|error| bad_runtime_dir(&error))?;
-    log::start(args.spawned);
+    let state_dir = log::start(args.spawned);
     let roots = args.root.iter().map(|root| console.cwd.join(root)).collect();
     let config = DaemonConfig {
         runtime_dir: runtime_dir.clone(),
         roots,
-        parsers: None,
+        parsers: Some(parsers(state_dir, args.allow_debug)),
         idle_exit: args.idle_timeout.0,
         allow_debug: args.allow_debug,
         leaving: if args.spawned { || () } else { service_manager::stopping },
@@ -81,6 +85,21 @@ pub(crate) fn parser_worker() -> Result<Exit, Failure> {
         Ok(()) => Ok(Exit::Success),
         Err(error) => Err(Failure::new(Exit::Unreachable, "Cannot go on parsing.").source(&error)),
     }
+}
+
+/// Parsers are this very program, even if its file is replaced while it runs.
+fn parsers(state_dir: Option<PathBuf>, allow_debug: bool) -> ParserConfig {
+    let own = PathBuf::from("/proc/self/exe");
+    let program = if own.exists() { Ok(own) } else { std::env::current_exe() };
+    let program = program.unwrap_or_else(|_| "astscope".into());
+    let mut config = ParserConfig::new(program, ["parser-worker".into()]);
+    // Without one, what cost a parser is forgotten when the daemon ends, which `status` says.
+    config.quarantine_dir = state_dir;
+    if allow_debug {
+        let fault = std::env::var_os(FAULT_VARIABLE);
+        config.env.extend(fault.map(|marker| (FAULT_VARIABLE.into(), marker)));
+    }
+    config
 }
 
 /// Says one word to the command that started this daemon; whether it still listens is its affair.

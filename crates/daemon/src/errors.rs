@@ -6,7 +6,7 @@ use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::ErrorCode;
 use astscope_querying::service::ExecuteError;
 use astscope_querying::{Interrupt, QueryError};
-use astscope_supervision::{AdminError, Exit};
+use astscope_supervision::{AdminError, Exit, TaskError};
 use astscope_synchronization::service::SyncError;
 use astscope_synchronization::{GlobError, RefreshError, RootError};
 use astscope_syntax::{SkipReason, UnknownLanguage};
@@ -99,10 +99,23 @@ pub(crate) fn execute(error: &ExecuteError) -> RpcError {
     }
 }
 
+/// What can't be.
+pub(crate) fn bug(error: &str) -> RpcError {
+    RpcError::new(ErrorCode::Internal, format!("a bug of the daemon's: {error}"))
+}
+
 /// A request whose handler did what it must never do.
 pub(crate) fn panicked() -> RpcError {
     let message = "a bug of the daemon's: the request's handler panicked";
     RpcError::new(ErrorCode::Internal, message)
+}
+
+/// Work of a workspace's that didn't come to its end.
+pub(crate) fn task(error: &TaskError) -> RpcError {
+    match error {
+        TaskError::Exited(Exit::Panicked(_)) => panicked(),
+        other => RpcError::new(ErrorCode::Restarting, other.to_string()),
+    }
 }
 
 /// A root whose services can't be started.

@@ -4,7 +4,7 @@
 //! connections that stand on no roll would be nobody's.
 
 use crate::connection;
-use crate::daemon::{Connected, Daemon};
+use crate::daemon::{Connected, Daemon, Phase};
 use astscope_supervision::{
     Address, ChildSpec, Ctx, DynamicSupervisor, Exit, Init, Mailbox, Reply, Service,
 };
@@ -204,8 +204,12 @@ async fn admit(daemon: &Arc<Daemon>, stream: UnixStream) -> Result<(), Exit> {
     }
     let connected = daemon.connected();
     let new = NewConnection { session, stream, daemon: Arc::clone(daemon), connected };
-    if let Err(error) = gateway.connections.start_child(new).await {
-        tracing::warn!(session, %error, "cannot start a client's connection");
+    match gateway.connections.start_child(new).await {
+        // Who asks the daemon to leave may be faster than the news of its own start.
+        Err(error) if *daemon.phase.borrow() == Phase::Running => {
+            tracing::warn!(session, %error, "cannot start a client's connection");
+        }
+        Ok(_) | Err(_) => {}
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ mod status;
 use crate::daemon::Daemon;
 use crate::errors;
 use crate::request::RequestContext;
+use astscope_performance_optimizer::service::Timing;
 use astscope_protocol::frame::{Request, RpcError};
 use astscope_protocol::messages::{
     Delivery, ErrorCode, OpenParams, Selection, WorkspaceStatus, method,
@@ -21,6 +22,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A request's result as JSON text, or why there is none.
 pub(crate) type Answered = Result<Box<RawValue>, RpcError>;
@@ -118,7 +120,11 @@ async fn query(
             _ => explain::explain(&daemon, &context, &request.params()?).and_then(|it| answer(&it)),
         }
     };
+    let began = Instant::now();
     let answered = executor.execute(deadline, &give_up, work).await;
+    if let Ok(Some(home)) = &home {
+        home.optimizer.meter().time(Timing::Query, began.elapsed());
+    }
     Ok(answered.unwrap_or_else(|error| Err(errors::execute(&error))))
 }
 
@@ -143,7 +149,12 @@ async fn open(
         let giving_up = context.clone();
         let stop = Arc::new(move || giving_up.interrupt().is_some());
         let progress = Arc::new(context.progress("indexing"));
-        let crawled = workspace.sync.crawl(stop, progress).await;
+        let sync = workspace.sync.clone();
+        let crawl = async move { sync.crawl(stop, progress).await };
+        let task = workspace.tasks.spawn(crawl).await;
+        let task = task.map_err(|error| errors::workspace(&workspace.root, &error))?;
+        // The crawl has no deadline but its client's, which stops it.
+        let crawled = task.join(Duration::MAX).await.map_err(|error| errors::task(&error))?;
         crawled.map_err(|error| errors::sync(&error, &context))?;
         let status: WorkspaceStatus = status::workspace(&workspace, false);
         answer(&status)

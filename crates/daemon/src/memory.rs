@@ -1,5 +1,8 @@
 //! How much memory the process has, according to the kernel, and how little it can do with.
 
+/// The largest budget that nobody has asked for.
+const BUDGET_MAX: u64 = 4 << 30;
+
 /// Keeps the kernel from backing the heap with 2 MiB pages: what is freed between trees that stay
 /// goes back in pages (decision 0006).
 pub(crate) fn prefer_small_pages() {
@@ -13,6 +16,20 @@ pub(crate) fn prefer_small_pages() {
 pub(crate) fn resident_bytes() -> (u64, u64) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     (field(&status, "RssAnon:"), field(&status, "RssFile:"))
+}
+
+/// The share of [`resident_bytes`] that a budget is for; `None` where nobody says.
+pub(crate) fn resident_anon() -> Option<u64> {
+    Some(resident_bytes().0).filter(|bytes| *bytes > 0)
+}
+
+/// How much the daemon may take: a quarter of the machine's memory, and 4 GiB at most.
+pub(crate) fn budget_bytes() -> u64 {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    match field(&info, "MemTotal:") {
+        0 => BUDGET_MAX,
+        total => (total / 4).min(BUDGET_MAX),
+    }
 }
 
 fn field(status: &str, name: &str) -> u64 {

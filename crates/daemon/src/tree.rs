@@ -16,6 +16,9 @@ use std::time::Duration;
 /// Watched roots at the same time.
 const ROOTS_MAX: usize = 256;
 
+/// Tasks of one workspace at the same time: each is a request's, and those are bounded.
+const TASKS_MAX: usize = 1024;
+
 /// How long a workspace whose services keep failing is left alone before it is tried again.
 const COOLDOWN: Duration = Duration::from_secs(10);
 
@@ -65,10 +68,32 @@ pub(crate) fn workspace(workspace: &Workspace) -> ChildSpec {
     let (synchronization, file_watcher) = workspace.sync.supervisor();
     // A spec is made once for each workspace.
     let _first = workspace.file_watcher.set(file_watcher);
+    // Subsystems fail apart: each keeps what it knows outside of its services.
     let tree = SupervisorSpec::new(OneForOne)
         .intensity(3, secs(10))
+        .child(
+            ChildSpec::supervisor(
+                "repository",
+                // What is derived follows the core's generation by itself.
+                SupervisorSpec::new(OneForOne)
+                    .intensity(5, secs(10))
+                    .children(workspace.repository.children())
+                    .child(workspace.subtrees.memory_manager.clone()),
+            )
+            .stop(Stop::Within(secs(10))),
+        )
+        .child(
+            ChildSpec::supervisor(
+                "analysis",
+                SupervisorSpec::new(OneForOne)
+                    .intensity(5, secs(10))
+                    .child(workspace.subtrees.performance_optimizer.clone()),
+            )
+            .stop(Stop::Within(secs(5))),
+        )
         .child(querying::supervisor(&workspace.executor).stop(Stop::Within(secs(3))))
-        .child(synchronization.stop(Stop::Within(secs(5))));
+        .child(synchronization.stop(Stop::Within(secs(5))))
+        .child(workspace.tasks.spec(SupervisorSpec::dynamic(TASKS_MAX).intensity(10, secs(5))));
     ChildSpec::supervisor(workspace.id.clone(), tree).degrade(COOLDOWN)
 }
 

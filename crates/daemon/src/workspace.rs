@@ -1,12 +1,16 @@
 //! A watched root, and the services that work on it.
 
-use crate::cpu;
 use crate::daemon::Daemon;
+use crate::{cpu, memory};
+use astscope_memory_manager::service::{MemoryConfig, MemoryDeps, MemoryHandle};
+use astscope_memory_manager::{Account, Accounts, Class};
+use astscope_performance_optimizer::service::{OptimizerConfig, OptimizerDeps, OptimizerHandle};
 use astscope_querying::service::{ExecutorConfig, ExecutorHandle};
-use astscope_repository::Repository;
-use astscope_supervision::ChildRef;
-use astscope_synchronization::Synchronizer;
-use astscope_synchronization::service::{SyncConfig, SyncHandle, WatchConfig};
+use astscope_repository::service::{RepositoryConfig, RepositoryHandle};
+use astscope_repository::{Batch, Committed, Repository};
+use astscope_supervision::{ChildRef, ChildSpec, TaskSupervisor};
+use astscope_synchronization::service::{CoreCommitter, SyncConfig, SyncHandle, WatchConfig};
+use astscope_synchronization::{Committer, Synchronizer};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -24,41 +28,114 @@ pub(crate) struct Workspace {
     /// Its name in the tree.
     pub(crate) id: String,
     pub(crate) root: PathBuf,
-    pub(crate) repository: Arc<Repository>,
-    pub(crate) sync: SyncHandle,
+    pub(crate) repository: RepositoryHandle,
+    pub(crate) memory: MemoryHandle,
+    pub(crate) optimizer: OptimizerHandle,
     pub(crate) executor: ExecutorHandle,
+    pub(crate) sync: SyncHandle,
+    /// Runs what somebody waits for once, such as an explicit crawl.
+    pub(crate) tasks: TaskSupervisor,
+    pub(crate) subtrees: Subtrees,
     /// Set by the tree.
     pub(crate) file_watcher: OnceLock<ChildRef>,
 }
 
+/// Subtrees that are made with their handles.
+#[derive(Debug)]
+pub(crate) struct Subtrees {
+    pub(crate) memory_manager: ChildSpec,
+    pub(crate) performance_optimizer: ChildSpec,
+}
+
 impl Workspace {
     /// The `number`th root of the daemon's life.
-    pub(crate) fn new(daemon: &Daemon, number: u64, root: PathBuf) -> Self {
+    ///
+    /// # Errors
+    /// A service that can't be configured as it is, which is a bug.
+    pub(crate) fn new(daemon: &Daemon, number: u64, root: PathBuf) -> Result<Self, String> {
         // Each life of a workspace has an epoch of its own, across restarts of the daemon too.
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-        let repository = Arc::new(Repository::new(u64::try_from(epoch).unwrap_or(u64::MAX)));
-        let engine =
-            Synchronizer::new(Arc::clone(&repository), root.clone(), Arc::clone(&daemon.pool))
-                .with_backend(daemon.parsers.backend());
+        let stored = Arc::new(Repository::new(u64::try_from(epoch).unwrap_or(u64::MAX)));
+        let repository = RepositoryHandle::new(Arc::clone(&stored), RepositoryConfig::default());
+
+        let accounts = Accounts::new();
+        let deps = MemoryDeps::new(accounts.clone(), Arc::new(memory::resident_anon));
+        let config = MemoryConfig::of_budget(memory::budget_bytes());
+        let (memory_manager, memory) = astscope_memory_manager::service::supervisor(config, deps)
+            .map_err(|error| error.to_string())?;
+
+        let seats = daemon.seats.clone();
+        let is_busy = move || seats.status().is_some_and(|seats| seats.checked_out > 0);
+        let deps = OptimizerDeps { memory: memory.clone(), is_busy: Arc::new(is_busy), cpu: None };
+        let (performance_optimizer, optimizer) =
+            astscope_performance_optimizer::service::supervisor(OptimizerConfig::default(), deps)
+                .map_err(|error| error.to_string())?;
+
+        let committer = Accounting {
+            core: CoreCommitter::new(repository.clone(), daemon.runtime.clone()),
+            repository: repository.clone(),
+            memory: memory.clone(),
+            text: accounts.open("text", Class::Text),
+            trees: accounts.open("trees", Class::Tree),
+            indexes: accounts.open("indexes", Class::Index),
+        };
+        let engine = Synchronizer::new(stored, root.clone(), Arc::clone(&daemon.pool))
+            .with_backend(daemon.parsers.backend())
+            .with_committer(Arc::new(committer));
         let config = SyncConfig {
             mailbox: REFRESHES_MAX,
             restart_within: RESTART_WITHIN,
             watch: WatchConfig::default(),
+            repository: Some(repository.watch()),
             crawl_threads: Arc::new(|| cpu::pool("index").map_err(|error| error.to_string())),
         };
-        Self {
+        Ok(Self {
             id: name(number, &root),
             root,
             repository,
-            sync: SyncHandle::new(engine, config),
+            memory,
+            optimizer,
             executor: ExecutorHandle::new(ExecutorConfig::default(), daemon.seats.clone()),
+            sync: SyncHandle::new(engine, config),
+            tasks: TaskSupervisor::new("task_supervisor"),
+            subtrees: Subtrees { memory_manager, performance_optimizer },
             file_watcher: OnceLock::new(),
-        }
+        })
     }
 
-    /// The services that its health is told by.
+    /// The services that its health is told by, in the order in which the protocol names them.
     pub(crate) fn vital(&self) -> Vec<ChildRef> {
-        self.file_watcher.get().cloned().into_iter().collect()
+        let mut vital = vec![self.repository.core(), self.repository.enhanced()];
+        vital.extend(self.file_watcher.get().cloned());
+        vital
+    }
+}
+
+/// Commits, and tells the memory manager what is held afterwards.
+#[derive(Debug)]
+struct Accounting {
+    core: CoreCommitter,
+    repository: RepositoryHandle,
+    memory: MemoryHandle,
+    text: Account,
+    trees: Account,
+    indexes: Account,
+}
+
+impl Committer for Accounting {
+    fn commit(&self, batch: Batch) -> Result<Committed, String> {
+        let committed = self.core.commit(batch)?;
+        let snapshot = self.repository.snapshot();
+        let totals = snapshot.totals();
+        let before = self.text.bytes() + self.trees.bytes();
+        self.text.set(totals.source_bytes);
+        self.trees.set(totals.tree_bytes);
+        self.indexes.set(snapshot.index_bytes());
+        let grown = (totals.source_bytes + totals.tree_bytes).saturating_sub(before);
+        if grown > 0 {
+            self.memory.inserted(grown);
+        }
+        Ok(committed)
     }
 }
 

@@ -59,7 +59,8 @@ impl Workspaces {
             return Ok(known);
         }
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        let workspace = Arc::new(Workspace::new(daemon, number, root));
+        let workspace = Workspace::new(daemon, number, root);
+        let workspace = Arc::new(workspace.map_err(|error| errors::bug(&error))?);
         self.start(&workspace).await?;
         let inner: Vec<Arc<Workspace>> = {
             let mut open = self.lock();

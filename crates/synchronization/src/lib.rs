@@ -22,10 +22,12 @@ pub mod service;
 pub mod walk;
 
 mod claims;
+mod commit;
 mod reach;
 mod recall;
 mod refresh;
 
+pub use commit::Committer;
 pub use read::{Disk, RealDisk, read_file};
 pub use refresh::{CrawlSummary, RefreshError, Synchronizer};
 pub use roots::{RootDecision, RootError, RootId};

@@ -6,13 +6,14 @@
 //! A file that another refresh is parsing is left to it and looked up when it is done.
 
 use crate::claims::{Claim, Claims};
+use crate::commit::{Committer, Direct, apply};
 use crate::reach::Reach;
 use crate::read::{Content, Disk, RealDisk, read_stable};
 use crate::recall::Recall;
 use crate::walk::{Found, GlobError, WalkSpec, Walked, walk};
 use astscope_parsing::{Backend, InProcess, Limits, Source};
 use astscope_repository::{
-    FileRecord, FileStamp, NewFile, Repository, Revision, Scope, ScopedFile, Snapshot,
+    Change, FileRecord, FileStamp, NewFile, Repository, Revision, Scope, ScopedFile, Snapshot,
 };
 use astscope_syntax::{ContentId, Language, ParsedFile, SkipReason};
 use rayon::ThreadPool;
@@ -62,6 +63,7 @@ pub struct CrawlSummary {
 /// Keeps one repository equal to one root.
 pub struct Synchronizer {
     repository: Arc<Repository>,
+    committer: Arc<dyn Committer>,
     pool: Arc<ThreadPool>,
     limits: Limits,
     disk: Box<dyn Disk>,
@@ -82,6 +84,7 @@ impl Synchronizer {
     /// For the tree under `root`, an absolute path without symlinks.
     pub fn new(repository: Arc<Repository>, root: PathBuf, pool: Arc<ThreadPool>) -> Self {
         Self {
+            committer: Arc::new(Direct(Arc::clone(&repository))),
             repository,
             pool,
             limits: Limits::DAEMON,
@@ -109,6 +112,12 @@ impl Synchronizer {
     #[must_use]
     pub fn with_backend(self, backend: Arc<dyn Backend>) -> Self {
         Self { backend, ..self }
+    }
+
+    /// Commits through whoever writes to the repository.
+    #[must_use]
+    pub fn with_committer(self, committer: Arc<dyn Committer>) -> Self {
+        Self { committer, ..self }
     }
 
     /// With other limits per file.
@@ -294,11 +303,11 @@ impl Synchronizer {
         if lost.is_empty() {
             return;
         }
-        let mut transaction = self.repository.begin();
-        for path in lost {
-            transaction.remove(path);
+        let removals = lost.into_iter().map(|path| Change::Remove(Arc::clone(path)));
+        if let Err(error) = self.committer.commit(removals.collect()) {
+            // The next refresh of the root finds them gone again.
+            tracing::warn!(error, "files that are gone are still listed");
         }
-        transaction.commit();
     }
 }
 
@@ -563,31 +572,31 @@ impl<'j> Job<'j> {
         };
         let (indexed, one_shot): (Vec<_>, Vec<_>) =
             batch.into_iter().partition(|done| done.claim.is_some());
-        self.commit(&self.one_shot, one_shot);
-        self.commit(&self.synchronizer.repository, indexed);
+        self.commit(false, one_shot);
+        self.commit(true, indexed);
     }
 
-    fn commit(&self, repository: &Repository, batch: Vec<Done<'j>>) {
+    fn commit(&self, is_held: bool, batch: Vec<Done<'j>>) {
         if batch.is_empty() {
             return;
         }
+        let repository = if is_held { &self.synchronizer.repository } else { &self.one_shot };
         let before = repository.snapshot();
-        let mut transaction = repository.begin();
+        let mut changes = Vec::with_capacity(batch.len());
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut claims = Vec::with_capacity(batch.len());
         for Done { index, news, claim } in batch {
             let path = &self.files[index].abs;
             let outcome = match news {
-                News::Known(outcome) => outcome,
+                News::Known(outcome) => Some(outcome),
                 News::Parsed(stamp, content, file) => {
-                    let new = NewFile { path: Arc::clone(path), stamp, content, file };
-                    let record = transaction.put(new);
-                    // `None` when all ids of this life are used up.
-                    record.map_or(Outcome::Skipped(SkipReason::Unstable), Outcome::Parsed)
+                    let path = Arc::clone(path);
+                    changes.push((index, Change::Put(NewFile { path, stamp, content, file })));
+                    None
                 }
                 News::Skipped(_, SkipReason::Vanished) => {
-                    transaction.remove(path);
-                    Outcome::Skipped(SkipReason::Vanished)
+                    changes.push((index, Change::Remove(Arc::clone(path))));
+                    Some(Outcome::Skipped(SkipReason::Vanished))
                 }
                 News::Skipped(stamp, reason) => {
                     let stamp = stamp.unwrap_or_default();
@@ -596,19 +605,44 @@ impl<'j> Job<'j> {
                         known.stamp.stat != stamp.stat || known.reason != reason
                     });
                     if is_new || (stamp.proves_unchanged(&stamp.stat) && lasts(&reason)) {
-                        transaction.skip(path, stamp, reason.clone());
+                        let path = Arc::clone(path);
+                        changes.push((index, Change::Skip(path, stamp, reason.clone())));
                     }
-                    Outcome::Skipped(reason)
+                    Some(Outcome::Skipped(reason))
                 }
             };
-            outcomes.push((index, outcome, claim.is_some()));
+            if let Some(outcome) = outcome {
+                outcomes.push((index, outcome));
+            }
             claims.push(claim);
         }
-        transaction.commit();
-        for (index, outcome, is_held) in outcomes {
+        let (indexes, changes): (Vec<_>, Vec<_>) = changes.into_iter().unzip();
+        let puts: Vec<_> = changes.iter().map(|it| matches!(it, Change::Put(_))).collect();
+        let records = if changes.is_empty() { Vec::new() } else { self.write(is_held, changes) };
+        for ((index, is_put), record) in indexes.into_iter().zip(puts).zip(records) {
+            if is_put {
+                // `None` when all ids of this life are used up.
+                let outcome =
+                    record.map_or(Outcome::Skipped(SkipReason::Unstable), Outcome::Parsed);
+                outcomes.push((index, outcome));
+            }
+        }
+        for (index, outcome) in outcomes {
             self.conclude(index, outcome, is_held);
         }
         drop(claims);
+    }
+
+    /// Commits to the repository, or keeps for as long as the refresh what may not be there, or
+    /// can't get there. The records that were made, one for each change.
+    fn write(&self, is_held: bool, changes: Vec<Change>) -> Vec<Option<Arc<FileRecord>>> {
+        if is_held {
+            match self.synchronizer.committer.commit(changes.iter().cloned().collect()) {
+                Ok(committed) => return committed.records,
+                Err(error) => tracing::warn!(error, "files are parsed, and not stored"),
+            }
+        }
+        apply(&self.one_shot, changes.into_iter().collect()).records
     }
 
     fn conclude(&self, index: usize, outcome: Outcome, is_held: bool) {

@@ -10,14 +10,17 @@
 //! Later: `file_watcher` listens to the kernel's events instead of looking every few seconds, and
 //! `incremental_updater` applies single files and what depends on them; now it crawls.
 
+mod commits;
 mod synchronizer;
 mod updater;
 mod watcher;
 
+pub use commits::CoreCommitter;
 pub use synchronizer::{Progress, StopRequest, SyncError};
 pub use watcher::WatchConfig;
 
 use crate::Synchronizer;
+use astscope_repository::service::CoreState;
 use astscope_supervision::{Address, ChildRef, ChildSpec, Stop, Strategy, SupervisorSpec};
 use rayon::ThreadPool;
 use std::fmt;
@@ -25,6 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use synchronizer::Ask;
+use tokio::sync::watch;
 use updater::Update;
 
 /// How a workspace is kept equal to its disk.
@@ -36,6 +40,8 @@ pub struct SyncConfig {
     pub restart_within: Duration,
     /// How often the disk is looked at.
     pub watch: WatchConfig,
+    /// Tells when everything that was stored was given up, and has to be read again.
+    pub repository: Option<watch::Receiver<CoreState>>,
     /// Makes the threads of a crawl, which end with it: what their allocators and parsers held on
     /// to goes back to the system, which is a third of the memory of a small workspace.
     pub crawl_threads: CrawlThreads,

@@ -3,6 +3,7 @@
 use crate::daemon::Daemon;
 use crate::telemetry::Measured;
 use crate::workspace::Workspace;
+use astscope_memory_manager::Level;
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
     ErrorCode, HealthDetail, HealthResult, HealthStatus, HealthVerdict, KillParams, ServiceHealth,
@@ -111,6 +112,19 @@ fn details(daemon: &Daemon) -> Vec<HealthDetail> {
         verdict: seats.map_or(HealthVerdict::Restarting, |_| HealthVerdict::Healthy),
         value: seats.map(|it| format!("{} at work, {} waiting", it.checked_out, it.waiting)),
     });
+    for workspace in daemon.workspaces.all() {
+        let memory = &workspace.memory;
+        let used = memory.percent_used().unwrap_or(0.0);
+        let budget = memory.budget_bytes() >> 20;
+        details.push(HealthDetail {
+            name: format!("memory {}", workspace.id),
+            verdict: match memory.level() {
+                Level::Normal | Level::Low | Level::Medium => HealthVerdict::Healthy,
+                Level::High | Level::Critical => HealthVerdict::NotReady,
+            },
+            value: Some(format!("{used:.0} % of {budget} MiB")),
+        });
+    }
     if let Some(parsers) = daemon.parsers.handle() {
         let status = parsers.status();
         let pool = status.pool;

@@ -1,9 +1,13 @@
 //! `incremental_updater`: catches up in the background with what has changed, so that the next
-//! query finds it parsed. One crawl at a time; hints that come meanwhile are one more.
+//! query finds it parsed. One crawl at a time; hints that come meanwhile are one more. When the
+//! repository gives up what it held, this reads everything again.
 
 use super::{Shared, SyncHandle};
+use astscope_repository::service::CoreState;
 use astscope_supervision::{Checkpoint, ChildSpec, Ctx, Exit, Init, Mailbox, Service};
+use std::future::pending;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Something has changed.
 pub(super) struct Update;
@@ -23,7 +27,20 @@ impl Service for Updater {
     }
 
     async fn run(self, mut mailbox: Mailbox<Update>, ctx: Ctx) -> Result<(), Exit> {
-        while let Some(Update) = mailbox.recv().await {
+        let mut repository = self.0.config.repository.clone();
+        let mut corruptions = repository.as_ref().map_or(0, |state| state.borrow().corruptions);
+        loop {
+            tokio::select! {
+                update = mailbox.recv() => match update {
+                    Some(Update) => {}
+                    None => return Ok(()),
+                },
+                now = corrupted(&mut repository, corruptions) => {
+                    corruptions = now;
+                    let root = self.0.engine.root().display();
+                    tracing::warn!(%root, "what was stored was damaged; the files are read again");
+                }
+            }
             let shared = Arc::clone(&self.0);
             let crawl = move |checkpoint: &Checkpoint| {
                 let stop = || checkpoint.check().is_err();
@@ -35,6 +52,15 @@ impl Service for Updater {
                 Err(error) => tracing::debug!(%root, error, "not caught up"),
             }
         }
-        Ok(())
     }
+}
+
+/// Waits until the repository was given up once more, and tells how often it was so far.
+async fn corrupted(repository: &mut Option<watch::Receiver<CoreState>>, before: u64) -> u64 {
+    if let Some(state) = repository
+        && let Ok(state) = state.wait_for(|state| state.corruptions > before).await
+    {
+        return state.corruptions;
+    }
+    pending().await // nobody can tell any more
 }

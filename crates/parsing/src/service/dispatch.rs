@@ -63,7 +63,8 @@ impl Shared {
 /// Parses in processes of their own. Cheap to clone.
 ///
 /// # Panics
-/// Its [`Backend`] blocks, and panics where an async runtime polls.
+/// Its [`Backend`] blocks, and panics where an async runtime polls, or when the runtime that it was
+/// given is gone: whoever parses ends before that does.
 #[derive(Clone)]
 pub struct ParserHandle {
     pool: Pool<Message>,

@@ -27,9 +27,12 @@
 
 pub mod display;
 pub mod doc;
+pub mod library;
 pub mod matches;
 pub mod requirement;
 pub mod rules;
+#[cfg(feature = "service")]
+pub mod service;
 
 mod hint;
 mod lang;

@@ -25,7 +25,7 @@ const PATTERN_DEPTH_MAX: usize = 1_000;
 const CANDIDATES_A_LOOK: usize = 256;
 
 /// What to look for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MatcherSpec {
     /// Code with metavariables.
     pub pattern: Option<String>,

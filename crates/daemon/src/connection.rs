@@ -242,6 +242,7 @@ impl Connection {
                 started: Instant::now(),
                 deadline: None,
                 turn: None,
+                patterns: None,
             },
             request: Arc::new(request),
             in_flight,

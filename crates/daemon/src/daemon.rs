@@ -3,9 +3,10 @@
 use crate::gateway::Gateway;
 use crate::parsers::Parsers;
 use crate::telemetry::{self, Measured};
+use crate::tree::Pools;
 use crate::workspaces::Workspaces;
 use astscope_protocol::messages::{Peer, StopParams};
-use astscope_querying::service::{ExecutorConfig, ExecutorHandle, Seats};
+use astscope_querying::service::{ExecutorConfig, ExecutorHandle};
 use astscope_supervision::{Address, Supervisor};
 use rayon::ThreadPool;
 use std::path::PathBuf;
@@ -42,7 +43,7 @@ pub(crate) struct Parts {
     pub(crate) gateway: Gateway,
     pub(crate) pool: ThreadPool,
     pub(crate) parsers: Parsers,
-    pub(crate) seats: Seats,
+    pub(crate) pools: Pools,
 }
 
 /// Everything that the services share.
@@ -53,8 +54,7 @@ pub(crate) struct Daemon {
     pub(crate) gateway: Gateway,
     pub(crate) telemetry: Address<Measured>,
     pub(crate) parsers: Parsers,
-    /// How many queries work at a time, of all workspaces together.
-    pub(crate) seats: Seats,
+    pub(crate) pools: Pools,
     /// Runs queries that no workspace serves.
     pub(crate) one_shot: ExecutorHandle,
     /// Prunes, matches, and parses what a query waits for. Crawls have a pool of their own, so that
@@ -100,15 +100,17 @@ impl Drop for Connected {
 
 impl Daemon {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { settings, gateway, pool, parsers, seats } = parts;
+        let Parts { settings, gateway, pool, parsers, pools } = parts;
+        let one_shot =
+            ExecutorHandle::new(ExecutorConfig::default(), pools.query_execution.clone());
         Self {
             settings,
             workspaces: Workspaces::default(),
             gateway,
             telemetry: telemetry::address(),
             parsers,
-            one_shot: ExecutorHandle::new(ExecutorConfig::default(), seats.clone()),
-            seats,
+            one_shot,
+            pools,
             pool: Arc::new(pool),
             phase: watch::Sender::new(Phase::Running),
             started: Instant::now(),

@@ -105,6 +105,8 @@ async fn query(
         Ok(home) => home.as_ref().map_or(&daemon.one_shot, |home| &home.executor),
         Err(error) => return Ok(Err(error.clone())),
     };
+    let patterns = home.as_ref().ok().and_then(Option::as_ref).map(|home| home.patterns.clone());
+    let context = RequestContext { patterns, ..context };
     let (deadline, give_up) = (context.deadline.map(Into::into), context.cancelled.clone());
     let (daemon, span) = (Arc::clone(daemon), tracing::Span::current());
     let work = move |turn: &_| {

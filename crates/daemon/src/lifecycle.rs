@@ -186,12 +186,12 @@ async fn run(config: DaemonConfig, ready: impl FnOnce()) -> Result<(), ServeErro
     let socket = settings.socket.clone();
     let listener =
         listen(&socket).map_err(|source| ServeError::Listen { path: socket.clone(), source })?;
-    let pools = |error: PoolConfigError| ServeError::Threads(io::Error::other(error));
-    let parsers = Parsers::new(config.parsers).map_err(pools)?;
-    let (seats_spec, seats) = tree::query_execution_pool().map_err(pools)?;
+    let refused = |error: PoolConfigError| ServeError::Threads(io::Error::other(error));
+    let parsers = Parsers::new(config.parsers).map_err(refused)?;
+    let pools = tree::Pools::new().map_err(refused)?;
     let gateway = Gateway::new(listener);
-    let daemon = Arc::new(Daemon::new(Parts { settings, gateway, pool, parsers, seats }));
-    let root = match tree::spec(&daemon, seats_spec).start("daemon").await {
+    let daemon = Arc::new(Daemon::new(Parts { settings, gateway, pool, parsers, pools }));
+    let root = match tree::spec(&daemon).start("daemon").await {
         Ok(root) => root,
         Err(error) => {
             close(&daemon);

@@ -1,16 +1,22 @@
 //! One request in flight: how it is given up, and how its answer gets out.
 
+use astscope_pattern_matcher::service::{PatternError, PatternMatcherHandle};
+use astscope_pattern_matcher::{CompileError, Matcher, MatcherSpec};
 use astscope_protocol::LINE_BYTES_MAX;
 use astscope_protocol::frame::{self, RpcError};
 use astscope_protocol::messages::{ErrorCode, Item, Progress, method};
 use astscope_querying::service::Turn;
 use astscope_querying::{Gone, Interrupt};
+use astscope_syntax::Language;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_util::sync::CancellationToken;
+
+/// How long a query waits for a compiled pattern before it compiles its own.
+const COMPILE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Progress notifications of one request at most this often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(50);
@@ -71,6 +77,8 @@ pub(crate) struct RequestContext {
     pub(crate) deadline: Option<Instant>,
     /// Its turn, if it is one of those that take turns.
     pub(crate) turn: Option<Turn>,
+    /// Who compiles its patterns, if a workspace serves it.
+    pub(crate) patterns: Option<PatternMatcherHandle>,
 }
 
 impl RequestContext {
@@ -81,6 +89,25 @@ impl RequestContext {
         }
         let passed = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
         passed.then_some(Interrupt::DeadlineExceeded)
+    }
+
+    /// A pattern, compiled: by whoever remembers the patterns of a workspace, or here. Blocks.
+    pub(crate) fn compile(
+        &self,
+        language: Language,
+        spec: &MatcherSpec,
+        rewrite: Option<&str>,
+    ) -> Result<Arc<Matcher>, CompileError> {
+        if let Some(patterns) = &self.patterns {
+            let compiled = patterns.compile(COMPILE_WITHIN, language, spec, rewrite);
+            match self.runtime.block_on(compiled) {
+                Ok(matcher) => return Ok(matcher),
+                Err(PatternError::Compile(error)) => return Err(error),
+                // Remembering saves time; no query fails because nobody remembers.
+                Err(error) => tracing::debug!(%error, "compiled without the workspace's services"),
+            }
+        }
+        Matcher::compile(language, spec, rewrite).map(Arc::new)
     }
 
     /// The request, now that it has its turn.

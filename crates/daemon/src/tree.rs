@@ -27,7 +27,7 @@ fn secs(n: u64) -> Duration {
 }
 
 /// The tree. Stopped in reverse: clients get their last answers while everything else is still up.
-pub(crate) fn spec(daemon: &Arc<Daemon>, seats: ChildSpec) -> SupervisorSpec {
+pub(crate) fn spec(daemon: &Arc<Daemon>) -> SupervisorSpec {
     // Subsystems share what outlives them, not each other.
     SupervisorSpec::new(OneForOne)
         .intensity(3, secs(10))
@@ -38,7 +38,7 @@ pub(crate) fn spec(daemon: &Arc<Daemon>, seats: ChildSpec) -> SupervisorSpec {
                 .child(ChildSpec::service::<Telemetry>(&daemon.telemetry, Arc::default()))
                 .child(foundation::signals(daemon))
                 .child(foundation::idle_exit(daemon))
-                .child(seats)
+                .children(daemon.pools.children.iter().cloned())
                 .children(daemon.parsers.children()),
         ))
         .child(
@@ -87,6 +87,10 @@ pub(crate) fn workspace(workspace: &Workspace) -> ChildSpec {
                 "analysis",
                 SupervisorSpec::new(OneForOne)
                     .intensity(5, secs(10))
+                    .child(ChildSpec::supervisor(
+                        "pattern_matcher",
+                        workspace.patterns.supervisor(),
+                    ))
                     .child(workspace.subtrees.performance_optimizer.clone()),
             )
             .stop(Stop::Within(secs(5))),
@@ -97,10 +101,34 @@ pub(crate) fn workspace(workspace: &Workspace) -> ChildSpec {
     ChildSpec::supervisor(workspace.id.clone(), tree).degrade(COOLDOWN)
 }
 
-/// How many queries work at a time: 6, and 3 more while others wait, as in the seed. A full queue
-/// is overload; it is far longer than what clients may have in flight, short of all of them.
-pub(crate) fn query_execution_pool() -> Result<(ChildSpec, Seats), PoolConfigError> {
-    let config =
-        PoolConfig { size: 6, max_overflow: 3, queue: 1024, order: Order::Lifo, deaths: None };
-    Pool::new::<Seat>("query_execution_pool", config, ())
+/// How much of one kind of work is done at a time, in all workspaces together: so many, and some
+/// more while others wait, as in the seed. Parsing is bounded by its processes.
+#[derive(Debug)]
+pub(crate) struct Pools {
+    /// Queries at work.
+    pub(crate) query_execution: Seats,
+    /// Patterns matched for other reasons than a query.
+    pub(crate) pattern_analysis: Seats,
+    /// Looks at a disk.
+    pub(crate) file_watching: Seats,
+    /// What goes into the tree.
+    children: Vec<ChildSpec>,
+}
+
+impl Pools {
+    pub(crate) fn new() -> Result<Self, PoolConfigError> {
+        let pool = |id, size, max_overflow| {
+            // Only a full queue is overload: it is far longer than what clients have in flight,
+            // short of all of them.
+            let queue = 1024;
+            let order = Order::Lifo;
+            let config = PoolConfig { size, max_overflow, queue, order, deaths: None };
+            Pool::new::<Seat>(id, config, ())
+        };
+        let (queries, query_execution) = pool("query_execution_pool", 6, 3)?;
+        let (patterns, pattern_analysis) = pool("pattern_analysis_pool", 8, 4)?;
+        let (looks, file_watching) = pool("file_watching_pool", 2, 1)?;
+        let children = vec![patterns, queries, looks];
+        Ok(Self { query_execution, pattern_analysis, file_watching, children })
+    }
 }

@@ -4,6 +4,7 @@ use crate::daemon::Daemon;
 use crate::{cpu, memory};
 use astscope_memory_manager::service::{MemoryConfig, MemoryDeps, MemoryHandle};
 use astscope_memory_manager::{Account, Accounts, Class};
+use astscope_pattern_matcher::service::{PatternMatcherConfig, PatternMatcherHandle};
 use astscope_performance_optimizer::service::{OptimizerConfig, OptimizerDeps, OptimizerHandle};
 use astscope_querying::service::{ExecutorConfig, ExecutorHandle};
 use astscope_repository::service::{RepositoryConfig, RepositoryHandle};
@@ -30,6 +31,7 @@ pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
     pub(crate) repository: RepositoryHandle,
     pub(crate) memory: MemoryHandle,
+    pub(crate) patterns: PatternMatcherHandle,
     pub(crate) optimizer: OptimizerHandle,
     pub(crate) executor: ExecutorHandle,
     pub(crate) sync: SyncHandle,
@@ -64,7 +66,7 @@ impl Workspace {
         let (memory_manager, memory) = astscope_memory_manager::service::supervisor(config, deps)
             .map_err(|error| error.to_string())?;
 
-        let seats = daemon.seats.clone();
+        let seats = daemon.pools.query_execution.clone();
         let is_busy = move || seats.status().is_some_and(|seats| seats.checked_out > 0);
         let deps = OptimizerDeps { memory: memory.clone(), is_busy: Arc::new(is_busy), cpu: None };
         let (performance_optimizer, optimizer) =
@@ -86,16 +88,22 @@ impl Workspace {
             mailbox: REFRESHES_MAX,
             restart_within: RESTART_WITHIN,
             watch: WatchConfig::default(),
+            seats: Some(daemon.pools.file_watching.clone()),
             repository: Some(repository.watch()),
             crawl_threads: Arc::new(|| cpu::pool("index").map_err(|error| error.to_string())),
         };
+        let analysis = Arc::new(daemon.pools.pattern_analysis.clone());
         Ok(Self {
+            patterns: PatternMatcherHandle::new(PatternMatcherConfig::default(), analysis),
             id: name(number, &root),
             root,
             repository,
             memory,
             optimizer,
-            executor: ExecutorHandle::new(ExecutorConfig::default(), daemon.seats.clone()),
+            executor: ExecutorHandle::new(
+                ExecutorConfig::default(),
+                daemon.pools.query_execution.clone(),
+            ),
             sync: SyncHandle::new(engine, config),
             tasks: TaskSupervisor::new("task_supervisor"),
             subtrees: Subtrees { memory_manager, performance_optimizer },
@@ -105,7 +113,8 @@ impl Workspace {
 
     /// The services that its health is told by, in the order in which the protocol names them.
     pub(crate) fn vital(&self) -> Vec<ChildRef> {
-        let mut vital = vec![self.repository.core(), self.repository.enhanced()];
+        let (repository, patterns) = (&self.repository, &self.patterns);
+        let mut vital = vec![repository.core(), repository.enhanced(), patterns.core()];
         vital.extend(self.file_watcher.get().cloned());
         vital
     }

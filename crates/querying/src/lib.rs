@@ -20,5 +20,5 @@ pub mod service;
 
 pub use execute::{Bounds, Found, Gone, Interrupt, QueryError, Totals, execute};
 pub use explain::{Plan, explain};
-pub use pattern::{PatternQuery, TreeMatches};
+pub use pattern::{Compile, PatternQuery, TreeMatches};
 pub use rule::RuleQuery;

@@ -8,15 +8,20 @@ use astscope_pattern_matcher::{CompactDoc, CompileError, Match, Matcher, Matcher
 use astscope_repository::ScopedFile;
 use astscope_syntax::{KindTable, Language, ParsedTree};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A pattern, compiled for all languages that it may meet.
 #[derive(Debug)]
 pub struct PatternQuery {
     /// By the language of the file, then of the tree in it.
-    matchers: BTreeMap<Language, Vec<Matcher>>,
+    matchers: BTreeMap<Language, Vec<Arc<Matcher>>>,
     hints: Vec<String>,
     is_explicit: bool,
 }
+
+/// Compiles a pattern for a language: [`Matcher::compile`], or something that remembers.
+pub type Compile<'c> =
+    dyn Fn(Language, &MatcherSpec, Option<&str>) -> Result<Arc<Matcher>, CompileError> + 'c;
 
 /// The matches in one tree of a file.
 #[derive(Debug)]
@@ -40,42 +45,60 @@ impl PatternQuery {
         rewrite: Option<&str>,
         hosts: &BTreeSet<Language>,
     ) -> Result<Self, CompileError> {
+        let compile: &Compile<'_> =
+            &|language, spec, rewrite| Matcher::compile(language, spec, rewrite).map(Arc::new);
+        Self::compile_with(compile, spec, language, rewrite, hosts)
+    }
+
+    /// As [`compile`](Self::compile), with another compiler.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn compile_with(
+        compile: &Compile<'_>,
+        spec: &MatcherSpec,
+        language: Option<Language>,
+        rewrite: Option<&str>,
+        hosts: &BTreeSet<Language>,
+    ) -> Result<Self, CompileError> {
         match language {
-            Some(language) => Self::compile_explicit(spec, language, rewrite),
-            None => Ok(Self::compile_inferred(spec, rewrite, hosts)),
+            Some(language) => Self::compile_explicit(compile, spec, language, rewrite),
+            None => Ok(Self::compile_inferred(compile, spec, rewrite, hosts)),
         }
     }
 
     fn compile_explicit(
+        compile: &Compile<'_>,
         spec: &MatcherSpec,
         language: Language,
         rewrite: Option<&str>,
     ) -> Result<Self, CompileError> {
-        let own = Matcher::compile(language, spec, rewrite)?;
+        let own = compile(language, spec, rewrite)?;
         let hints = own.hints().to_vec();
         let mut matchers = BTreeMap::new();
         for host in Language::ALL.iter().filter(|host| host.injectable().contains(&language)) {
-            matchers.insert(*host, vec![Matcher::compile(language, spec, rewrite)?]);
+            matchers.insert(*host, vec![Arc::clone(&own)]);
         }
         matchers.insert(language, vec![own]);
         Ok(Self { matchers, hints, is_explicit: true })
     }
 
     fn compile_inferred(
+        compiler: &Compile<'_>,
         spec: &MatcherSpec,
         rewrite: Option<&str>,
         hosts: &BTreeSet<Language>,
     ) -> Self {
         let mut hints = Vec::new();
         let mut failures: Vec<(Language, String)> = Vec::new();
-        let mut compile = |language: Language| match Matcher::compile(language, spec, rewrite) {
+        let mut compile = |language: Language| match compiler(language, spec, rewrite) {
             Ok(matcher) => {
                 hints.extend(matcher.hints().iter().cloned());
                 Some(matcher)
             }
             Err(CompileError::Rewrite(error)) => {
                 hints.push(format!("the rewrite was skipped for {language}: {error}"));
-                Matcher::compile(language, spec, None).ok()
+                compiler(language, spec, None).ok()
             }
             Err(error) => {
                 failures.push((language, one_line(&error)));
@@ -106,7 +129,8 @@ impl PatternQuery {
 
     /// Whether the pattern's own root is a syntax error, in the language given for it.
     pub fn pattern_has_error(&self) -> bool {
-        self.is_explicit && self.matchers.values().flatten().any(Matcher::pattern_has_error)
+        self.is_explicit
+            && self.matchers.values().flatten().any(|matcher| matcher.pattern_has_error())
     }
 
     /// Requirements by language name, one line each, for the languages that occur in `files`.
@@ -188,7 +212,7 @@ impl PatternQuery {
 /// The matcher of a tree, if there is one: the host tree's is of the file's own language, which
 /// an injected tree's never is.
 fn matcher_for(
-    matchers: &[Matcher],
+    matchers: &[Arc<Matcher>],
     host: Language,
     tree: Language,
     is_host: bool,

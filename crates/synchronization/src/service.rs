@@ -21,8 +21,9 @@ pub use watcher::WatchConfig;
 
 use crate::Synchronizer;
 use astscope_repository::service::CoreState;
-use astscope_supervision::{Address, ChildRef, ChildSpec, Stop, Strategy, SupervisorSpec};
+use astscope_supervision::{Address, ChildRef, ChildSpec, Pool, Stop, Strategy, SupervisorSpec};
 use rayon::ThreadPool;
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -40,6 +41,8 @@ pub struct SyncConfig {
     pub restart_within: Duration,
     /// How often the disk is looked at.
     pub watch: WatchConfig,
+    /// How many workspaces look at their disks at a time; `None` for any number.
+    pub seats: Option<Pool<Infallible>>,
     /// Tells when everything that was stored was given up, and has to be read again.
     pub repository: Option<watch::Receiver<CoreState>>,
     /// Makes the threads of a crawl, which end with it: what their allocators and parsers held on

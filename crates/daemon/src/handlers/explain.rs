@@ -39,7 +39,7 @@ pub(crate) fn explain(
         params.delivery.no_wait,
     )?;
     lap("refresh");
-    let compiled = query::compile(params, language, &scope)?;
+    let compiled = query::compile(params, language, &scope, context)?;
     lap("plan");
     let interrupt = || context.interrupt();
     let bounds = Bounds { limit: params.delivery.limit.unwrap_or(u64::MAX), interrupt: &interrupt };

@@ -106,12 +106,19 @@ fn details(daemon: &Daemon) -> Vec<HealthDetail> {
             value: Some(format!("{} connected", *daemon.clients.borrow())),
         },
     ];
-    let seats = daemon.seats.status();
-    details.push(HealthDetail {
-        name: "query_execution_pool".to_owned(),
-        verdict: seats.map_or(HealthVerdict::Restarting, |_| HealthVerdict::Healthy),
-        value: seats.map(|it| format!("{} at work, {} waiting", it.checked_out, it.waiting)),
-    });
+    let pools = &daemon.pools;
+    for (name, seats) in [
+        ("query_execution_pool", &pools.query_execution),
+        ("pattern_analysis_pool", &pools.pattern_analysis),
+        ("file_watching_pool", &pools.file_watching),
+    ] {
+        let seats = seats.status();
+        details.push(HealthDetail {
+            name: name.to_owned(),
+            verdict: seats.map_or(HealthVerdict::Restarting, |_| HealthVerdict::Healthy),
+            value: seats.map(|it| format!("{} at work, {} waiting", it.checked_out, it.waiting)),
+        });
+    }
     for workspace in daemon.workspaces.all() {
         let memory = &workspace.memory;
         let used = memory.percent_used().unwrap_or(0.0);

@@ -4,7 +4,7 @@ use crate::daemon::Daemon;
 use crate::request::RequestContext;
 use crate::{errors, wire};
 use astscope_parsing::Source;
-use astscope_pattern_matcher::{CompactDoc, Matcher, RuleMatch, RuleSet, Severity};
+use astscope_pattern_matcher::{CompactDoc, Matcher, MatcherSpec, RuleMatch, RuleSet, Severity};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
     Delivery, Item, Matches, RunParams, ScanParams, SkippedFile, Summary,
@@ -63,10 +63,14 @@ pub(crate) fn compile(
     params: &RunParams,
     language: Option<Language>,
     scope: &Scope,
+    context: &RequestContext,
 ) -> Result<PatternQuery, RpcError> {
     let hosts: BTreeSet<Language> = scope.files.iter().map(|file| file.record.language).collect();
     let spec = wire::matcher_spec(params.matcher.clone());
-    PatternQuery::compile(&spec, language, params.rewrite.as_deref(), &hosts)
+    let compile = |language, spec: &MatcherSpec, rewrite: Option<&str>| {
+        context.compile(language, spec, rewrite)
+    };
+    PatternQuery::compile_with(&compile, &spec, language, params.rewrite.as_deref(), &hosts)
         .map_err(|error| errors::compile(&error))
 }
 
@@ -82,8 +86,8 @@ pub(crate) fn run(
     if let Some(language) = language {
         // A fault in the pattern is told before anything is walked.
         let spec = wire::matcher_spec(params.matcher.clone());
-        Matcher::compile(language, &spec, params.rewrite.as_deref())
-            .map_err(|error| errors::compile(&error))?;
+        let compiled = context.compile(language, &spec, params.rewrite.as_deref());
+        compiled.map_err(|error| errors::compile(&error))?;
     }
     let wanted = language.map(|language| vec![language]);
     let scope = daemon.workspaces.scope(
@@ -93,7 +97,7 @@ pub(crate) fn run(
         wanted,
         params.delivery.no_wait,
     )?;
-    let query = compile(params, language, &scope)?;
+    let query = compile(params, language, &scope, context)?;
     let search = |file: &ScopedFile, limit: usize| {
         let found = query.search(file, limit, &|| context.interrupt().is_some())?;
         let mut records = Records::default();

@@ -49,6 +49,7 @@ impl Bench {
             mailbox: 16,
             restart_within: PATIENCE,
             watch,
+            seats: None,
             repository: None,
             crawl_threads: Arc::new(move || threads().map_err(|error| error.to_string())),
         };

@@ -56,12 +56,21 @@ async fn watch(ctx: Ctx, shared: Arc<Shared>, synchronizer: Address<Ask>) -> Res
             () = sleep(pause) => {}
         }
         ctx.progress();
+        let seat = match &shared.config.seats {
+            Some(seats) => match seats.checkout(config.every_max).await {
+                Ok(seat) => Some(seat),
+                // So many others look that this one had no turn: it is tried again.
+                Err(_) => continue,
+            },
+            None => None,
+        };
         let began = Instant::now();
         let own = Arc::clone(&shared);
         let look = move |checkpoint: &Checkpoint| {
             own.engine.look(&|| checkpoint.check().is_err()).map_err(|error| error.to_string())
         };
         let look: Result<Look, String> = ctx.blocking(None, look).await?;
+        drop(seat);
         pause = config.pause_after(began.elapsed());
         let root = shared.engine.root().display();
         match look {

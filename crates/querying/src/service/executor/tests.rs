@@ -1,3 +1,5 @@
+//! An executor in a small tree of its own: what each failure costs, and whom.
+
 #![expect(clippy::disallowed_methods, reason = "a test may")]
 
 use super::*;

@@ -7,4 +7,5 @@ mod parser_worker;
 mod printers;
 mod process;
 mod serve;
+mod supervised;
 mod support;

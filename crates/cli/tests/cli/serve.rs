@@ -9,9 +9,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// A running `astscope serve`. It doesn't outlive its test.
-struct Serving {
-    dir: TempDir,
-    child: Child,
+pub(crate) struct Serving {
+    pub(crate) dir: TempDir,
+    pub(crate) child: Child,
     stderr: BufReader<ChildStderr>,
     /// What stood on standard error before it listened, that line included.
     said: String,
@@ -20,10 +20,19 @@ struct Serving {
 impl Serving {
     /// Starts one, and waits until it listens.
     fn start(adjust: impl FnOnce(&Path) -> Vec<(&'static str, std::path::PathBuf)>) -> Self {
+        Self::start_with(&[], adjust)
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn start_with(
+        arguments: &[&str],
+        adjust: impl FnOnce(&Path) -> Vec<(&'static str, std::path::PathBuf)>,
+    ) -> Self {
         let dir = runtime_dir();
         let environment = adjust(dir.path());
         let mut child = program(dir.path())
             .arg("serve")
+            .args(arguments)
             .envs(environment)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -39,7 +48,7 @@ impl Serving {
     }
 
     /// Makes it leave, and returns all that stood on standard error.
-    fn stop(mut self) -> (String, TempDir) {
+    pub(crate) fn stop(mut self) -> (String, TempDir) {
         let stopped = program(self.dir.path()).arg("stop").output().unwrap();
         assert!(stopped.status.success(), "{stopped:?}");
         self.stderr.read_to_string(&mut self.said).unwrap();

@@ -227,6 +227,7 @@ impl Synchronizer {
     ///
     /// # Errors
     /// When `stop` says so.
+    #[cfg(feature = "service")]
     pub(crate) fn look(&self, stop: &(dyn Fn() -> bool + Sync)) -> Result<Look, RefreshError> {
         let Some(reach) = &self.reach else { return Ok(Look::default()) };
         let spec = WalkSpec::all_of(reach.root());
@@ -312,6 +313,7 @@ impl Synchronizer {
 }
 
 /// What a look at the whole root has shown.
+#[cfg(feature = "service")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Look {
     /// Whether the repository holds something else.

@@ -12,12 +12,14 @@ mod status;
 use crate::daemon::Daemon;
 use crate::errors;
 use crate::request::RequestContext;
+use crate::workspace::Workspace;
 use astscope_performance_optimizer::service::Timing;
 use astscope_protocol::frame::{Request, RpcError};
 use astscope_protocol::messages::{
     Delivery, ErrorCode, OpenParams, Selection, WorkspaceStatus, method,
 };
-use astscope_supervision::{Ctx, Exit};
+use astscope_querying::service::ExecuteError;
+use astscope_supervision::{Ctx, Exit, SendError};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::path::PathBuf;
@@ -73,6 +75,9 @@ pub(crate) async fn handle(
     Ok(answered)
 }
 
+/// How often a query looks for its workspace's services when they go while it asks them.
+const HOME_TRIES: u32 = 3;
+
 /// What decides where and until when a query runs.
 #[derive(Deserialize)]
 #[serde(default)]
@@ -89,24 +94,42 @@ async fn query(
     context: RequestContext,
     request: Arc<Request>,
 ) -> Result<Answered, Exit> {
-    let (own, asked, context) = {
-        let terms: Result<Terms, RpcError> = request.params();
-        let terms = terms.and_then(|terms| {
-            let context = context.with_deadline_ms(terms.delivery.deadline_ms)?;
-            Ok((terms.selection, context))
-        });
-        match terms {
-            Ok((selection, context)) => (Arc::clone(daemon), selection, context),
+    let terms: Terms = match request.params() {
+        Ok(terms) => terms,
+        Err(error) => return Ok(Err(error)),
+    };
+    let context = match context.with_deadline_ms(terms.delivery.deadline_ms) {
+        Ok(context) => context,
+        Err(error) => return Ok(Err(error)),
+    };
+    let selection = Arc::new(terms.selection);
+    let mut n_tries = 0;
+    loop {
+        n_tries += 1;
+        let (own, asked) = (Arc::clone(daemon), Arc::clone(&selection));
+        let home = match ctx.blocking(None, move |_| own.workspaces.home(&own, &asked)).await? {
+            Ok(home) => home,
             Err(error) => return Ok(Err(error)),
+        };
+        match run_at(daemon, home.as_deref(), context.clone(), Arc::clone(&request)).await {
+            // Its services went between the two: the next look at its home starts them again.
+            Err(ExecuteError::Unavailable(SendError::Gone)) if n_tries < HOME_TRIES => {}
+            answered => {
+                return Ok(answered.unwrap_or_else(|error| Err(errors::execute(&error))));
+            }
         }
-    };
-    let home = ctx.blocking(None, move |_| own.workspaces.home(&own, &asked)).await?;
-    let executor = match &home {
-        Ok(home) => home.as_ref().map_or(&daemon.one_shot, |home| &home.executor),
-        Err(error) => return Ok(Err(error.clone())),
-    };
-    let patterns = home.as_ref().ok().and_then(Option::as_ref).map(|home| home.patterns.clone());
-    let context = RequestContext { patterns, ..context };
+    }
+}
+
+/// Runs a query under the executor of this workspace, or of those without one.
+async fn run_at(
+    daemon: &Arc<Daemon>,
+    home: Option<&Workspace>,
+    context: RequestContext,
+    request: Arc<Request>,
+) -> Result<Answered, ExecuteError> {
+    let executor = home.map_or(&daemon.one_shot, |home| &home.executor);
+    let context = RequestContext { patterns: home.map(|home| home.patterns.clone()), ..context };
     let (deadline, give_up) = (context.deadline.map(Into::into), context.cancelled.clone());
     let (daemon, span) = (Arc::clone(daemon), tracing::Span::current());
     let work = move |turn: &_| {
@@ -124,10 +147,10 @@ async fn query(
     };
     let began = Instant::now();
     let answered = executor.execute(deadline, &give_up, work).await;
-    if let Ok(Some(home)) = &home {
+    if let Some(home) = home {
         home.optimizer.meter().time(Timing::Query, began.elapsed());
     }
-    Ok(answered.unwrap_or_else(|error| Err(errors::execute(&error))))
+    answered
 }
 
 /// Opens a root, and answers when it is indexed.

@@ -236,9 +236,12 @@ impl Synchronizer {
             return Err(RefreshError::Cancelled);
         }
         let snapshot = self.repository.snapshot();
+        // Whether a stat that is the same proves anything is for queries to ask.
         let is_known = |found: &&Found| {
-            Job::look_up(&snapshot, found).is_some()
-                || snapshot.skip(&found.abs).is_some_and(|skip| skip.stamp.stat == found.stat)
+            let stat = &found.stat;
+            let record = snapshot.record(&found.abs, found.language);
+            record.is_some_and(|record| record.stamp.stat == *stat)
+                || snapshot.skip(&found.abs).is_some_and(|skip| skip.stamp.stat == *stat)
         };
         let n_known = walked.files.iter().filter(is_known).count();
         let totals = snapshot.totals();

@@ -96,12 +96,11 @@ impl ExecutorHandle {
         let (reply, ended) = oneshot::channel();
         let work: Work = Box::new(move |turn| drop(give.send(work(turn))));
         let query = Query { work, deadline, give_up: give_up.clone(), reply };
-        let sent = self.executor.send(self.config.restart_within, query).await;
-        sent.map_err(|error| match error {
-            SendError::Overloaded => ExecuteError::Overloaded,
-            other => ExecuteError::Unavailable(other),
-        })?;
-        let ended = ended.await.unwrap_or(Err(ExecuteError::Ended(Exit::Killed)));
+        let ended = match self.executor.send(self.config.restart_within, query).await {
+            Ok(()) => ended.await.unwrap_or(Err(ExecuteError::Ended(Exit::Killed))),
+            Err(SendError::Overloaded) => Err(ExecuteError::Overloaded),
+            Err(other) => Err(ExecuteError::Unavailable(other)),
+        };
         drop(give_up_if_dropped.disarm());
         ended?;
         result.await.map_err(|_lost| ExecuteError::Ended(Exit::Killed))

@@ -218,9 +218,11 @@ async fn without_an_executor_a_query_waits_for_a_while() {
     let bench = Bench::new(1, 4).await;
     let querying = bench.root.supervisor().supervisor_at("querying").await.unwrap();
     querying.terminate_child("query_executor").await.unwrap();
-    let asked = Instant::now();
-    assert_eq!(bench.quick().await, Err(ExecuteError::Unavailable(SendError::Down)));
+    let (asked, token) = (Instant::now(), free());
+    let refused = bench.executor.execute(None, &token, |_| 42).await;
+    assert_eq!(refused, Err(ExecuteError::Unavailable(SendError::Down)));
     assert_eq!(asked.elapsed(), Duration::from_secs(10));
+    assert!(!token.is_cancelled(), "who asked may ask again");
     let executor = bench.executor.child();
     assert_eq!(executor.status().state(), ChildState::Down);
     querying.restart_child("query_executor").await.unwrap();

@@ -22,14 +22,17 @@ pub(crate) fn status(daemon: &Daemon, params: &StatusParams) -> StatusResult {
         memory.indexes += snapshot.index_bytes();
     }
     (memory.resident_anon, memory.resident_file) = memory::resident_bytes();
+    // Asked before anything below is borrowed: whoever answers may need to change it first.
+    let sessions = sessions(daemon);
+    let clients = *daemon.clients.borrow();
     StatusResult {
         server: daemon.peer(),
         pid: std::process::id(),
         socket: daemon.settings.socket.to_string_lossy().into_owned(),
         uptime_seconds: daemon.started.elapsed().as_secs(),
         idle_exit_seconds: daemon.settings.idle_exit.map(|idle| idle.as_secs()),
-        clients: *daemon.clients.borrow(),
-        sessions: sessions(daemon),
+        clients,
+        sessions,
         memory,
         workspaces: workspaces.iter().map(|it| workspace(it, params.skipped_files)).collect(),
     }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// How many queries work at a time: a pool of [`Seat`](astscope_supervision::Seat)s.
@@ -21,6 +22,10 @@ struct Inner {
     give_up: CancellationToken,
     runtime: Handle,
 }
+
+/// How long a query keeps its seat while it waits. A client that reads is a little behind many times
+/// in an answer, and each time a seat that is given away and taken again costs more than the wait.
+const KEEP_SEAT: Duration = Duration::from_millis(20);
 
 /// How long a query that was interrupted by its client waits for a seat. As long as there are
 /// others at work, one comes free.
@@ -38,12 +43,16 @@ impl Turn {
     }
 
     /// Waits for something that isn't work, such as a slow client, and leaves the seat to others
-    /// meanwhile. Blocks; to be called on the query's own thread.
+    /// if that takes long. Blocks; to be called on the query's own thread.
     pub fn wait<T>(&self, what: impl Future<Output = T>) -> T {
         let Inner { seats, seat, give_up, runtime } = &*self.0;
         let lock = || seat.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(lock().take());
         runtime.block_on(async {
+            tokio::pin!(what);
+            if let Ok(result) = timeout(KEEP_SEAT, &mut what).await {
+                return result;
+            }
+            drop(lock().take());
             let result = what.await;
             // One that is given up needs no seat to end. Without one the query goes on as well:
             // one too many at work is less of an evil than an answer that is never completed.

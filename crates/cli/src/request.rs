@@ -86,6 +86,7 @@ pub(crate) fn delivery_of(output: &OutputArgs, global: &GlobalArgs) -> Delivery 
     Delivery {
         limit: output.max_results,
         files_only: output.files_with_matches,
+        brief: output.json.is_none(),
         ..delivery(global)
     }
 }

@@ -78,6 +78,7 @@ fn params(
     let mut delivery = delivery_of(&args.output, global);
     delivery.include_source =
         args.output.json.is_none() && args.format.is_none() && !args.output.files_with_matches;
+    delivery.brief &= args.format != Some(FormatArg::Sarif);
     Ok(ScanParams {
         selection,
         rules,

@@ -16,8 +16,9 @@ pub(crate) fn run_record<'a>(
     file: &'a str,
     found: &'a Match,
     context: wire::Context,
+    brief: bool,
 ) -> impl Serialize + 'a {
-    record(doc, file, found, context)
+    record(doc, file, found, context, brief)
 }
 
 /// A match of `scan` as the JSON object that ast-grep prints.
@@ -27,11 +28,12 @@ pub(crate) fn scan_record<'a>(
     found: &'a RuleMatch<'_>,
     include_metadata: bool,
     all_fixes: bool,
+    brief: bool,
 ) -> impl Serialize + 'a {
     let rule = found.rule;
     let lines = doc.lines();
     let text = &doc.file().text;
-    let mut record = record(doc, file, &found.found, wire::Context::default());
+    let mut record = record(doc, file, &found.found, wire::Context::default(), brief);
     record.rule_id = Some(&rule.id);
     record.severity = Some(severity_name(&rule.severity));
     record.note = Some(rule.note.as_deref());
@@ -61,7 +63,8 @@ pub(crate) fn scan_record<'a>(
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Record<'a> {
-    text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
     range: wire::Range,
     file: &'a str,
     lines: &'a str,
@@ -128,6 +131,7 @@ fn record<'a>(
     file: &'a str,
     found: &'a Match,
     context: wire::Context,
+    brief: bool,
 ) -> Record<'a> {
     let lines = doc.lines();
     let text = &*doc.file().text;
@@ -135,9 +139,9 @@ fn record<'a>(
     let shown = found.range.start as usize - excerpt.leading.len()
         ..found.range.end as usize + excerpt.trailing.len();
     let chosen = found.fixes.first();
-    let captures = found.captures.as_ref();
+    let captures = found.captures.as_ref().filter(|_| !brief);
     Record {
-        text: excerpt.matched,
+        text: (!brief).then_some(excerpt.matched),
         range: range(lines, found.range),
         file,
         lines: &text[shown],
@@ -286,10 +290,17 @@ fix: [{template: g($U), title: t}, {template: h(), title: u}]
         let file = parse(text.into(), Language::JavaScript, &Limits::DAEMON, &mut || false);
         let doc = CompactDoc::host(Arc::new(file.unwrap()));
         let found = rules.scan(doc.clone(), Path::new("a.js"), true);
-        let written = scan_record(&doc, "a.js", &found[0], true, true);
-        let written = serde_json::to_string(&written).unwrap();
-        let read: wire::MatchRecord = serde_json::from_str(&written).unwrap();
-        assert_eq!(serde_json::to_string(&read).unwrap(), written);
-        assert!(read.metadata.is_some() && read.fixes.len() == 2 && read.labels.len() == 1);
+        let record = |brief| {
+            let written = scan_record(&doc, "a.js", &found[0], true, true, brief);
+            let written = serde_json::to_string(&written).unwrap();
+            let read: wire::MatchRecord = serde_json::from_str(&written).unwrap();
+            assert_eq!(serde_json::to_string(&read).unwrap(), written);
+            read
+        };
+        let (full, brief) = (record(false), record(true));
+        assert!(full.metadata.is_some() && full.fixes.len() == 2 && full.labels.len() == 1);
+        assert!(full.text.is_some() && full.meta_variables.is_some());
+        // What is left out is all that differs.
+        assert_eq!(brief, wire::MatchRecord { text: None, meta_variables: None, ..full });
     }
 }

@@ -171,6 +171,9 @@ pub struct Delivery {
     pub files_only: bool,
     /// Send each matched file's whole text along.
     pub include_source: bool,
+    /// Send matches without `text` and `metaVariables`, which are most of their bytes: `lines` and
+    /// `charCount` have what a reader sees.
+    pub brief: bool,
 }
 
 /// Finds (and rewrites) one pattern or kind.
@@ -476,8 +479,9 @@ pub struct Item {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MatchRecord {
-    /// The matched text.
-    pub text: String,
+    /// The matched text; absent when the matches are to be brief.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
     /// Where it is.
     pub range: Range,
     /// The path as ast-grep prints it.
@@ -494,7 +498,7 @@ pub struct MatchRecord {
     pub replacement_offsets: Option<ByteRange>,
     /// Language name.
     pub language: String,
-    /// What the metavariables matched; absent when none did.
+    /// What the metavariables matched; absent when none did, or when the matches are to be brief.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub meta_variables: Option<MetaVariables>,
     /// Id of the rule. This key and those below are present in a scan.

@@ -60,6 +60,7 @@ fn delivery() -> Delivery {
         no_wait: true,
         files_only: false,
         include_source: true,
+        brief: true,
     }
 }
 
@@ -118,13 +119,13 @@ fn run() {
             delivery: delivery(),
         },
         &expect![[
-            r#"{"selection":{"cwd":"/p","paths":["src"],"globs":["!*.md"],"noIgnore":["hidden","dot","exclude","global","parent","vcs"],"follow":true,"languageGlobs":{"html":["*.vue"]},"stdin":"x"},"matcher":{"pattern":"f($A)","selector":"call_expression","strictness":"smart"},"language":"rust","rewrite":"g($A)","context":{"before":1,"after":2},"delivery":{"limit":10,"deadlineMs":500,"noWait":true,"filesOnly":false,"includeSource":true}}"#
+            r#"{"selection":{"cwd":"/p","paths":["src"],"globs":["!*.md"],"noIgnore":["hidden","dot","exclude","global","parent","vcs"],"follow":true,"languageGlobs":{"html":["*.vue"]},"stdin":"x"},"matcher":{"pattern":"f($A)","selector":"call_expression","strictness":"smart"},"language":"rust","rewrite":"g($A)","context":{"before":1,"after":2},"delivery":{"limit":10,"deadlineMs":500,"noWait":true,"filesOnly":false,"includeSource":true,"brief":true}}"#
         ]],
     );
     check(
         &RunParams::default(),
         &expect![[
-            r#"{"selection":{"cwd":"","paths":[],"globs":[],"noIgnore":[],"follow":false,"languageGlobs":{}},"matcher":{},"context":{"before":0,"after":0},"delivery":{"noWait":false,"filesOnly":false,"includeSource":false}}"#
+            r#"{"selection":{"cwd":"","paths":[],"globs":[],"noIgnore":[],"follow":false,"languageGlobs":{}},"matcher":{},"context":{"before":0,"after":0},"delivery":{"noWait":false,"filesOnly":false,"includeSource":false,"brief":false}}"#
         ]],
     );
 }
@@ -154,7 +155,7 @@ fn scan() {
             delivery: Delivery::default(),
         },
         &expect![[
-            r#"{"selection":{"cwd":"/p","paths":[],"globs":[],"noIgnore":[],"follow":false,"languageGlobs":{}},"rules":[{"source":"rules/a.yml","yaml":"id: a","defaultId":"a"}],"utils":[{"source":"","yaml":""}],"projectDir":"/p","overrides":{"filter":"^a","minSeverity":"warning","default":"error","byId":{"a":"off"},"allRules":true},"includeMetadata":true,"allFixes":true,"context":{"before":0,"after":0},"delivery":{"noWait":false,"filesOnly":false,"includeSource":false}}"#
+            r#"{"selection":{"cwd":"/p","paths":[],"globs":[],"noIgnore":[],"follow":false,"languageGlobs":{}},"rules":[{"source":"rules/a.yml","yaml":"id: a","defaultId":"a"}],"utils":[{"source":"","yaml":""}],"projectDir":"/p","overrides":{"filter":"^a","minSeverity":"warning","default":"error","byId":{"a":"off"},"allRules":true},"includeMetadata":true,"allFixes":true,"context":{"before":0,"after":0},"delivery":{"noWait":false,"filesOnly":false,"includeSource":false,"brief":false}}"#
         ]],
     );
 }

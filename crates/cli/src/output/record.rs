@@ -1,5 +1,5 @@
 //! A match as the text printers need it. The protocol's `MatchRecord` has everything; this one
-//! borrows its texts and skips the metavariables, which are most of a match's bytes.
+//! borrows its texts and has no metavariables.
 
 use astscope_protocol::messages::{ByteRange, CharCount, Fix, Item, Label, Range};
 use serde::Deserialize;
@@ -9,8 +9,9 @@ use std::borrow::Cow;
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Record<'a> {
+    /// Absent where matches are brief.
     #[serde(borrow)]
-    pub(crate) text: Cow<'a, str>,
+    pub(crate) text: Option<Cow<'a, str>>,
     pub(crate) range: Range,
     #[serde(borrow)]
     pub(crate) lines: Cow<'a, str>,

@@ -138,7 +138,7 @@ impl Finding {
                 description: Text { text: "Apply suggested fix".to_owned() },
             }]
         });
-        let snippet = Some(Text { text: record.text.to_string() });
+        let snippet = record.text.as_ref().map(|text| Text { text: text.to_string() });
         let region = Region { snippet, ..Region::of(record.range) };
         let level = match record.severity.as_str() {
             "error" => "error",

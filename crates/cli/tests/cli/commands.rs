@@ -130,6 +130,21 @@ fn a_request_says_what_was_typed() {
 }
 
 #[test]
+fn matches_come_whole_only_where_they_are_printed_whole() {
+    let is_brief = |line: &str| {
+        let mut backend = Fake::default();
+        run_with(&mut backend, &line.split_whitespace().collect::<Vec<_>>());
+        let run = backend.run.map(|params| params.delivery);
+        run.or(backend.scan.map(|params| params.delivery)).unwrap().brief
+    };
+    let scan = "scan --inline-rules {id:a,language:js,rule:{pattern:f}}";
+    assert!(is_brief("run -p f -l js") && is_brief("run -p f -r g -l js") && is_brief(scan));
+    assert!(is_brief(&format!("{scan} --format github")));
+    assert!(!is_brief("run -p f -l js --json=stream") && !is_brief(&format!("{scan} --json")));
+    assert!(!is_brief(&format!("{scan} --format sarif")));
+}
+
+#[test]
 fn the_projects_ignore_list_is_a_default() {
     let dir = tempfile::tempdir().unwrap();
     let config = "noIgnore: [vcs]\nlanguageGlobs: {py: ['*.pyx']}";

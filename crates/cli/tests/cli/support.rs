@@ -4,9 +4,9 @@ use astscope_cli::{Backend, BackendError, Console, Keys, OnEvent};
 use astscope_protocol::client::{CallError, Event};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
-    Explanation, HealthParams, HealthResult, Item, KillParams, MatchRecord, Matches, ParseParams,
-    ParseResult, RunParams, ScanParams, StatusParams, StatusResult, StopParams, Summary,
-    TreeFormat, TreeParams, TreeResult,
+    Delivery, Explanation, HealthParams, HealthResult, Item, KillParams, MatchRecord, Matches,
+    ParseParams, ParseResult, RunParams, ScanParams, StatusParams, StatusResult, StopParams,
+    Summary, TreeFormat, TreeParams, TreeResult,
 };
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
@@ -61,11 +61,14 @@ impl Fake {
         Self { error: Some(error), ..Self::default() }
     }
 
-    fn stream(&self, on_event: OnEvent<'_>, with_source: bool) -> Result<Summary, BackendError> {
+    fn stream(&self, on_event: OnEvent<'_>, wanted: &Delivery) -> Result<Summary, BackendError> {
         for item in &self.items {
             let mut item = item.clone();
-            if !with_source {
+            if !wanted.include_source {
                 item.source = None;
+            }
+            if wanted.brief {
+                item.matches = brief(&item.matches);
             }
             if on_event(Event::Item(item)) == ControlFlow::Break(()) {
                 break;
@@ -79,10 +82,20 @@ impl Fake {
     }
 }
 
+/// Matches without what brief ones lack.
+fn brief(matches: &Matches) -> Matches {
+    let mut brief = Matches::default();
+    for record in matches.iter() {
+        let record: MatchRecord = serde_json::from_str(record).unwrap();
+        brief.push(&MatchRecord { text: None, meta_variables: None, ..record }).unwrap();
+    }
+    brief
+}
+
 impl Backend for Fake {
     fn run(&mut self, params: &RunParams, on_event: OnEvent<'_>) -> Result<Summary, BackendError> {
         self.run = Some(params.clone());
-        self.stream(on_event, params.delivery.include_source)
+        self.stream(on_event, &params.delivery)
     }
 
     fn scan(
@@ -91,7 +104,7 @@ impl Backend for Fake {
         on_event: OnEvent<'_>,
     ) -> Result<Summary, BackendError> {
         self.scan = Some(params.clone());
-        self.stream(on_event, params.delivery.include_source)
+        self.stream(on_event, &params.delivery)
     }
 
     fn explain(

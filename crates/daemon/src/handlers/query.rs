@@ -107,7 +107,13 @@ pub(crate) fn run(
         }
         for tree in &found {
             for found in &tree.matches {
-                records.push(&wire::run_record(&tree.doc, &file.display, found, params.context));
+                records.push(&wire::run_record(
+                    &tree.doc,
+                    &file.display,
+                    found,
+                    params.context,
+                    params.delivery.brief,
+                ));
             }
         }
         Some(records)
@@ -142,7 +148,13 @@ fn run_text(
     found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let mut records = Records::default();
     for found in &found {
-        records.push(&wire::run_record(&doc, "STDIN", found, params.context));
+        records.push(&wire::run_record(
+            &doc,
+            "STDIN",
+            found,
+            params.context,
+            params.delivery.brief,
+        ));
     }
     deliver_text(context, &params.delivery, text, records)?;
     Ok(Summary {
@@ -172,7 +184,8 @@ pub(crate) fn scan(
     let query = RuleQuery { rules, project_dir, all_fixes: params.all_fixes };
     let push = |records: &mut Records, doc: &CompactDoc, file: &str, found: &RuleMatch<'_>| {
         let (metadata, all_fixes) = (params.include_metadata, params.all_fixes);
-        records.push(&wire::scan_record(doc, file, found, metadata, all_fixes));
+        let brief = params.delivery.brief;
+        records.push(&wire::scan_record(doc, file, found, metadata, all_fixes, brief));
         records.is_error.push(found.rule.severity == Severity::Error);
     };
     if let Some(text) = &params.selection.stdin {

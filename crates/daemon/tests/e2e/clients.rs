@@ -118,7 +118,13 @@ fn two_clients_at_once_on_two_trees_get_their_own_answers() {
                     let found = run(&mut client, &pattern(tree, "js", "$F($A)"));
                     assert_eq!(found.summary.matches, 20);
                     assert_eq!(found.shown()[0], format!("00.js:1:1 {word}({round})"));
-                    assert!(found.records().iter().all(|found| found.text.starts_with(word)));
+                    assert!(
+                        found.records().iter().all(|found| found
+                            .text
+                            .as_ref()
+                            .unwrap()
+                            .starts_with(word))
+                    );
                 }
             });
         }

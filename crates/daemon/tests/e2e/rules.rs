@@ -31,7 +31,11 @@ const NO_G: &str = "id: no-g\nlanguage: js\nseverity: hint\nnote: why\nrule: {pa
 fn shown(records: &[MatchRecord]) -> Vec<String> {
     let show = |record: &MatchRecord| {
         let rule = record.rule_id.as_deref().unwrap();
-        format!("{rule} {} {}", record.severity.as_deref().unwrap(), record.text)
+        format!(
+            "{rule} {} {}",
+            record.severity.as_deref().unwrap(),
+            record.text.as_deref().unwrap()
+        )
     };
     let mut shown: Vec<_> = records.iter().map(show).collect();
     shown.sort();

@@ -284,7 +284,7 @@ impl Found {
     pub(crate) fn shown(&self) -> Vec<String> {
         let show = |found: MatchRecord| {
             let at = found.range.start;
-            format!("{}:{}:{} {}", found.file, at.line + 1, at.column + 1, found.text)
+            format!("{}:{}:{} {}", found.file, at.line + 1, at.column + 1, found.text.unwrap())
         };
         self.records().into_iter().map(show).collect()
     }

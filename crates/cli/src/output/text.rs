@@ -6,7 +6,7 @@
 //! daemon needn't send any file.
 
 use super::record::at;
-use super::style::Styles;
+use super::style::{Style, Styles};
 use super::{PrintError, Printer, Record, by_language, records};
 use crate::console::Console;
 use astscope_protocol::messages::{Context, Item};
@@ -76,6 +76,11 @@ impl<'r> Passage<'r> {
 
     /// Colors a match line by line: a style that spans lines confuses pagers.
     fn push_match(&mut self, matched: &str, styles: &Styles) {
+        // Lines are what is printed in the end, whichever way they are put together.
+        if styles.matched == Style::PLAIN && !matched.ends_with('\n') {
+            self.text.push_str(matched);
+            return;
+        }
         for (index, line) in matched.lines().enumerate() {
             if index > 0 {
                 self.text.push('\n');
@@ -151,7 +156,7 @@ pub(crate) fn print_matches(
     Ok(())
 }
 
-/// Prints numbered lines, and returns how wide the numbers are.
+/// Prints numbered lines, and returns how wide the column of numbers is, where they have one.
 fn print_passage(
     printer: &TextPrinter,
     path: &str,
@@ -159,17 +164,23 @@ fn print_passage(
     first_line: usize,
     out: &mut dyn Write,
 ) -> io::Result<usize> {
-    let width = digits(text.lines().count() + first_line);
-    for (offset, line) in text.lines().enumerate() {
-        let number = first_line + offset;
-        if printer.heading {
+    let numbered = (first_line..).zip(text.lines());
+    if printer.heading {
+        let width = digits(text.lines().count() + first_line);
+        for (number, line) in numbered {
             let number = format!("{number:<width$}");
             writeln!(out, "{}│{line}", printer.styles.line_number.paint(number))?;
-        } else {
-            writeln!(out, "{path}:{number}:{line}")?;
         }
+        return Ok(width);
     }
-    Ok(width)
+    for (number, line) in numbered {
+        // Large answers have tens of thousands of lines: formatting is for the number only.
+        out.write_all(path.as_bytes())?;
+        write!(out, ":{number}:")?;
+        out.write_all(line.as_bytes())?;
+        out.write_all(b"\n")?;
+    }
+    Ok(0)
 }
 
 /// Decimal digits of a number.

@@ -84,7 +84,23 @@ impl Accounts {
     /// Opens an account. It is in the book for as long as somebody holds it, so its owner keeps
     /// it. The name is for people: two may have the same.
     pub fn open(&self, name: impl Into<Arc<str>>, class: Class) -> Account {
-        let ledger = Arc::new(Ledger { name: name.into(), class, bytes: AtomicU64::new(0) });
+        self.enter(Ledger { name: name.into(), class, kept: AtomicU64::new(0), count: None })
+    }
+
+    /// Opens an account of an owner that counts its bytes itself: it is asked whenever somebody
+    /// looks, so it should answer at once. What is added to it or taken out has no effect.
+    pub fn counted(
+        &self,
+        name: impl Into<Arc<str>>,
+        class: Class,
+        count: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Account {
+        let (name, kept) = (name.into(), AtomicU64::new(0));
+        self.enter(Ledger { name, class, kept, count: Some(Box::new(count)) })
+    }
+
+    fn enter(&self, ledger: Ledger) -> Account {
+        let ledger = Arc::new(ledger);
         let mut book = self.book();
         book.retain(|account| account.strong_count() > 0);
         book.push(Arc::downgrade(&ledger));
@@ -124,8 +140,12 @@ pub struct Account(Arc<Ledger>);
 struct Ledger {
     name: Arc<str>,
     class: Class,
-    bytes: AtomicU64,
+    kept: AtomicU64,
+    /// Who counts, if that isn't left to `kept`.
+    count: Option<Count>,
 }
+
+type Count = Box<dyn Fn() -> u64 + Send + Sync>;
 
 impl Account {
     /// What people call it.
@@ -140,7 +160,10 @@ impl Account {
 
     /// The bytes in it.
     pub fn bytes(&self) -> u64 {
-        self.0.bytes.load(Ordering::Relaxed)
+        match &self.0.count {
+            Some(count) => count(),
+            None => self.0.kept.load(Ordering::Relaxed),
+        }
     }
 
     /// Adds bytes.
@@ -156,7 +179,7 @@ impl Account {
 
     /// For an owner that counts for itself.
     pub fn set(&self, bytes: u64) {
-        self.0.bytes.store(bytes, Ordering::Relaxed);
+        self.0.kept.store(bytes, Ordering::Relaxed);
     }
 
     /// Adds bytes until the guard is dropped.
@@ -168,7 +191,7 @@ impl Account {
     fn change(&self, next: impl Fn(u64) -> u64) {
         let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
         // It always says what comes next, so this can't fail.
-        let _before = self.0.bytes.fetch_update(set, fetch, |held| Some(next(held)));
+        let _before = self.0.kept.fetch_update(set, fetch, |held| Some(next(held)));
     }
 }
 
@@ -229,6 +252,21 @@ mod tests {
         drop(texts);
         assert_eq!(accounts.by_class().total(), 0);
         assert_eq!(accounts.list().len(), 1);
+    }
+
+    #[test]
+    fn an_owner_that_counts_for_itself_is_asked_at_each_look() {
+        let accounts = Accounts::new();
+        let held = Arc::new(AtomicU64::new(5));
+        let counter = Arc::clone(&held);
+        let account =
+            accounts.counted("walks", Class::Cache, move || counter.load(Ordering::Relaxed));
+        account.add(100);
+        assert_eq!((account.bytes(), accounts.by_class().of(Class::Cache)), (5, 5));
+        held.store(7, Ordering::Relaxed);
+        assert_eq!(accounts.by_class().total(), 7);
+        drop(account);
+        assert_eq!(accounts.by_class().total(), 0);
     }
 
     #[test]

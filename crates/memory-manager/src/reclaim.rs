@@ -43,7 +43,7 @@ impl Sum for Freed {
 pub enum CacheKind {
     /// Results of queries.
     Query,
-    /// What was derived from files.
+    /// What was derived from files, directories and patterns.
     Analysis,
     /// Code property graphs.
     Cpg,
@@ -106,6 +106,12 @@ pub trait Reclaim: Send + Sync {
 
     /// What its memory is for.
     fn class(&self) -> Class;
+
+    /// Which cache it is part of, if it is of one: when that is emptied it is asked for all that it
+    /// has. `None` for an owner that is only asked for what wasn't used for long.
+    fn cache(&self) -> Option<CacheKind> {
+        None
+    }
 
     /// Drops what wasn't used for long, or counts it.
     fn reclaim(&self, cleanup: Cleanup, stop: &dyn Fn() -> bool) -> Freed;

@@ -367,7 +367,8 @@ impl MemoryHandle {
         cleaner::request(&self.0, cleanup, within).await
     }
 
-    /// Empties caches, and says what that freed.
+    /// Empties caches, and says what that freed. Owners that are part of one are asked when
+    /// pressure empties it, and not by this.
     pub async fn clear(&self, kinds: &[CacheKind]) -> Result<Freed, CallError> {
         let kinds = kinds.to_vec();
         self.0.cache_manager.call(ANSWER_WITHIN, |reply| caches::Message::Clear(kinds, reply)).await

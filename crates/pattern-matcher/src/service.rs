@@ -288,6 +288,12 @@ impl PatternMatcherHandle {
         self.0.shelf.state.subscribe()
     }
 
+    /// Drops what was compiled and not used in this long, and says how many entries those were and
+    /// about how many bytes they took; a `dry_run` only counts them. Waits for no service.
+    pub fn forget_compiled(&self, idle: Duration, dry_run: bool) -> (usize, usize) {
+        if dry_run { self.0.store.idle(idle) } else { self.0.store.forget(idle) }
+    }
+
     /// How the cache stands.
     pub async fn cache_stats(&self, within: Duration) -> Result<CacheStats, CallError> {
         self.0.cache.call(within, CacheMessage::Stats).await

@@ -25,6 +25,7 @@ use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Walks that are remembered: what an editor, a terminal and an agent ask about in turn.
 const REMEMBERED_MAX: usize = 4;
@@ -34,7 +35,13 @@ const STATS_A_TASK: usize = 64;
 
 /// The last walks, newest first.
 #[derive(Debug, Default)]
-pub(crate) struct Recall(Mutex<VecDeque<Arc<Remembered>>>);
+pub(crate) struct Recall(Mutex<VecDeque<Slot>>);
+
+#[derive(Debug)]
+struct Slot {
+    walk: Arc<Remembered>,
+    used: Instant,
+}
 
 #[derive(Debug)]
 struct Remembered {
@@ -43,6 +50,8 @@ struct Remembered {
     witnesses: Vec<Witness>,
     /// Which file git's configuration named.
     excludes: Option<PathBuf>,
+    /// About how many it takes.
+    bytes: usize,
 }
 
 impl Recall {
@@ -70,31 +79,58 @@ impl Recall {
             && !stop()
             && let Some(within) = pool.install(|| Witness::within(spec, &walked, now_ns))
         {
-            let witnesses = above.into_iter().chain(within).collect();
+            let witnesses: Vec<Witness> = above.into_iter().chain(within).collect();
             let (spec, walked) = (spec.clone(), walked.clone());
-            self.remember(Remembered { spec, walked, witnesses, excludes });
+            let bytes = walked.bytes() + witnesses.iter().map(Witness::bytes).sum::<usize>();
+            self.remember(Remembered { spec, walked, witnesses, excludes, bytes });
         }
         Ok(walked)
     }
 
+    /// How many walks weren't used in this long, and about how many bytes they take.
+    pub(crate) fn idle(&self, idle: Duration) -> (usize, usize) {
+        let walks = self.lock();
+        bytes_of(walks.iter().filter(|slot| slot.used.elapsed() >= idle))
+    }
+
+    /// Drops them.
+    pub(crate) fn forget_idle(&self, idle: Duration) -> (usize, usize) {
+        let gone: VecDeque<Slot> = {
+            let mut walks = self.lock();
+            let all = std::mem::take(&mut *walks).into_iter();
+            let (gone, kept) = all.partition(|slot| slot.used.elapsed() >= idle);
+            *walks = kept;
+            gone
+        };
+        // Outside the lock: a list of files is long.
+        bytes_of(gone.iter())
+    }
+
     fn known(&self, spec: &WalkSpec) -> Option<Arc<Remembered>> {
-        self.lock().iter().find(|known| known.spec == *spec).cloned()
+        let mut walks = self.lock();
+        let slot = walks.iter_mut().find(|slot| slot.walk.spec == *spec)?;
+        slot.used = Instant::now();
+        Some(Arc::clone(&slot.walk))
     }
 
     fn forget(&self, stale: &Arc<Remembered>) {
-        self.lock().retain(|known| !Arc::ptr_eq(known, stale));
+        self.lock().retain(|slot| !Arc::ptr_eq(&slot.walk, stale));
     }
 
     fn remember(&self, new: Remembered) {
         let mut walks = self.lock();
-        walks.retain(|known| known.spec != new.spec);
-        walks.push_front(Arc::new(new));
+        walks.retain(|slot| slot.walk.spec != new.spec);
+        walks.push_front(Slot { walk: Arc::new(new), used: Instant::now() });
         walks.truncate(REMEMBERED_MAX);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Arc<Remembered>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Slot>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn bytes_of<'s>(slots: impl Iterator<Item = &'s Slot>) -> (usize, usize) {
+    slots.fold((0, 0), |(n, bytes), slot| (n + 1, bytes + slot.walk.bytes))
 }
 
 impl Remembered {
@@ -149,6 +185,11 @@ impl Witness {
             Ok(metadata) => metadata.is_dir().then_some(Self::Directory(path)),
             Err(error) => is_absence(&error).then_some(Self::Absent(path)),
         }
+    }
+
+    fn bytes(&self) -> usize {
+        let (Self::Absent(path) | Self::Directory(path) | Self::Unchanged(path, _)) = self;
+        size_of::<Self>() + path.as_os_str().len()
     }
 
     fn holds(&self) -> bool {

@@ -126,6 +126,13 @@ impl Synchronizer {
         Self { limits, ..self }
     }
 
+    /// Drops remembered walks that weren't used in this long, and says how many those were and
+    /// about how many bytes they took; a `dry_run` only counts them. The next query that would have
+    /// used one walks.
+    pub fn forget_walks(&self, idle: Duration, dry_run: bool) -> (usize, usize) {
+        if dry_run { self.recall.idle(idle) } else { self.recall.forget_idle(idle) }
+    }
+
     /// The files that `spec` selects, as they are now. With `wait` unset only those that need no
     /// parsing; the scope then says how many are missing.
     ///

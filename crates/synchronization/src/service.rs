@@ -107,6 +107,11 @@ impl SyncHandle {
         (ChildSpec::supervisor("synchronization", tree), watched)
     }
 
+    /// As [`Synchronizer::forget_walks`].
+    pub fn forget_walks(&self, idle: Duration, dry_run: bool) -> (usize, usize) {
+        self.shared.engine.forget_walks(idle, dry_run)
+    }
+
     /// Whether the first crawl is still under way.
     pub fn is_indexing(&self) -> bool {
         self.shared.indexing.load(Ordering::Relaxed)

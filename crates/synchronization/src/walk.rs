@@ -200,6 +200,17 @@ pub struct Walked {
     pub resolved: Vec<Option<PathBuf>>,
 }
 
+impl Walked {
+    /// About how many bytes it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let found = |it: &Found| size_of::<Found>() + it.abs.as_os_str().len() + it.display.len();
+        let path = |path: &PathBuf| size_of::<PathBuf>() + path.as_os_str().len();
+        self.files.iter().map(found).sum::<usize>()
+            + self.directories.iter().map(|(directory, _)| path(directory)).sum::<usize>()
+            + self.by_content.iter().map(path).sum::<usize>()
+    }
+}
+
 struct Plan<'s> {
     spec: &'s WalkSpec,
     overrides: Override,

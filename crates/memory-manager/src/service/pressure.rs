@@ -5,9 +5,9 @@
 //! it, so that a crash in the middle of an action is made up for, and a finished one isn't
 //! repeated.
 
-use super::cleaner::{ask_each, failure, freed};
+use super::cleaner::{Part, ask_each, failure, freed};
 use super::{ANSWER_WITHIN, Shared, caches, cleaner};
-use crate::{Action, Compression, Freed, Level, actions_of};
+use crate::{Action, CacheKind, Cleanup, Compression, Freed, Level, actions_of};
 use astscope_supervision::{CallError, Ctx, Exit, Fenced, Init, Lease, Mailbox, Reply, Service};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -217,7 +217,9 @@ impl PressureHandler {
                 // A cache manager that died on it, or isn't there, is no reason to keep the bytes:
                 // the caches stand above it.
                 let cleared = shared.cache_manager.call(ANSWER_WITHIN, clear).await;
-                (cleared.unwrap_or_else(|_| shared.caches.clear(kind)), None)
+                let cleared = cleared.unwrap_or_else(|_| shared.caches.clear(kind));
+                let parts = self.ask_owners(kind, Cleanup::older_than(Duration::ZERO), ctx).await;
+                (cleared + freed(&parts), failure(&parts))
             }
             Action::Compress(compression) => {
                 let deadline = Instant::now() + shared.config.cleanup_within;
@@ -233,6 +235,14 @@ impl PressureHandler {
             },
             Action::ReleaseFreePages => self.release(Instant::now() + within, ctx).await,
         }
+    }
+
+    /// Asks the owners that are part of a cache.
+    async fn ask_owners(&self, kind: CacheKind, cleanup: Cleanup, ctx: &Ctx) -> Vec<Part> {
+        let mut owners = self.shared.owners();
+        owners.retain(|owner| owner.cache() == Some(kind));
+        let deadline = Instant::now() + self.shared.config.cleanup_within;
+        ask_each(ctx, owners, deadline, move |owner, stop| Some(owner.reclaim(cleanup, stop))).await
     }
 
     /// Freed is what the kernel says is gone.
@@ -261,6 +271,8 @@ impl PressureHandler {
                 Action::Clear(kind) => {
                     let stats = self.shared.caches.stats(*kind);
                     sum += Freed { bytes: stats.bytes, items: stats.entries as u64 };
+                    let all = Cleanup::older_than(Duration::ZERO).dry_run();
+                    sum += freed(&self.ask_owners(*kind, all, ctx).await);
                 }
                 Action::Cleanup(cleanup) => {
                     let dry = cleanup.dry_run();

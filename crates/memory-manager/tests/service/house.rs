@@ -129,6 +129,8 @@ pub(crate) struct Owner {
     pub(crate) units: Mutex<BTreeMap<&'static str, Duration>>,
     /// What it was asked.
     asked: Mutex<Vec<String>>,
+    /// Which cache it is part of.
+    cache: Option<CacheKind>,
     pub(crate) manner: Manner,
     pub(crate) let_go: AtomicBool,
 }
@@ -157,6 +159,13 @@ impl Owner {
         Arc::new(Self { units: Mutex::new(units.collect()), ..Self::default() })
     }
 
+    /// Part of a cache.
+    pub(crate) fn of(cache: CacheKind, units: &[(&'static str, u64)]) -> Arc<Self> {
+        let mut owner = Self::with(units);
+        Arc::get_mut(&mut owner).unwrap().cache = Some(cache);
+        owner
+    }
+
     pub(crate) fn take_asked(&self) -> Vec<String> {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
@@ -173,6 +182,10 @@ impl Reclaim for Owner {
 
     fn class(&self) -> Class {
         Class::Tree
+    }
+
+    fn cache(&self) -> Option<CacheKind> {
+        self.cache
     }
 
     fn reclaim(&self, cleanup: Cleanup, stop: &dyn Fn() -> bool) -> Freed {

@@ -5,7 +5,7 @@ use astscope_memory_manager::service::{
     ACTIONS_MAX, MemoryConfig, MemoryConfigError, MemoryDeps, PressureError, supervisor,
 };
 use astscope_memory_manager::{
-    Accounts, Action, Compression, Freed, Level, ThresholdError, Thresholds,
+    Accounts, Action, CacheKind, Compression, Freed, Level, ThresholdError, Thresholds,
 };
 use astscope_supervision::{Fault, Point};
 use std::sync::Arc;
@@ -53,6 +53,21 @@ async fn at_96_percent_analyses_go_and_what_is_half_an_hour_old() {
         "3: clean up what is older than 1800 s: 0",
     ];
     check(96, 3, &actions, "cpg", &["reclaim 1800"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_is_part_of_a_cache_goes_with_it_whole() {
+    let house = House::new().await;
+    let queries = Owner::of(CacheKind::Query, &[("new", 0), ("old", 5000)]);
+    let analyses = Owner::of(CacheKind::Analysis, &[("new", 0)]);
+    let _registered = [house.register(&queries), house.register(&analyses)];
+    assert_eq!(house.memory.estimate(Level::Low).await.unwrap(), Freed { bytes: 200, items: 2 });
+    house.feel(85).await;
+    assert_eq!(house.actions(), ["1: clear query cache: 200"]);
+    assert_eq!(queries.take_asked(), ["reclaim 0 dry", "reclaim 0"]);
+    assert!(analyses.take_asked().is_empty());
+    house.feel(96).await;
+    assert_eq!(house.actions()[2], "3: clear analysis cache: 100");
 }
 
 #[tokio::test(start_paused = true)]

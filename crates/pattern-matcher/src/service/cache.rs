@@ -39,6 +39,9 @@ impl Default for CacheConfig {
     }
 }
 
+/// What a compiled pattern takes, about: its parts are ast-grep's own, and can't be asked.
+const COMPILED_BYTES: usize = 4 << 10;
+
 /// What an entry is compiled from: equal sources compile to equal matchers, so that nothing has to
 /// be invalidated when a name gets another meaning.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -64,6 +67,8 @@ impl Key {
 pub struct CacheStats {
     /// Entries.
     pub entries: usize,
+    /// About how many bytes they take.
+    pub bytes: usize,
     /// Look-ups that found one.
     pub hits: u64,
     /// Look-ups that didn't.
@@ -94,6 +99,7 @@ struct Entry {
     compiled: Compiled,
     made: Instant,
     used: u64,
+    used_at: Instant,
 }
 
 impl Store {
@@ -112,6 +118,7 @@ impl Store {
             return None;
         };
         entry.used = book.tick;
+        entry.used_at = Instant::now();
         book.stats.hits += 1;
         Some(entry.compiled.clone())
     }
@@ -138,8 +145,24 @@ impl Store {
         }
         // Unique, or those that were never asked for again would all go at once.
         book.tick += 1;
-        let entry = Entry { compiled, made: Instant::now(), used: book.tick };
+        let now = Instant::now();
+        let entry = Entry { compiled, made: now, used: book.tick, used_at: now };
         book.entries.insert(key, entry);
+    }
+
+    /// How many entries weren't used in this long, and about how many bytes they take.
+    pub(super) fn idle(&self, idle: Duration) -> (usize, usize) {
+        let book = self.open();
+        let idle = book.entries.iter().filter(|(_, entry)| entry.used_at.elapsed() >= idle);
+        idle.fold((0, 0), |(n, bytes), (key, _)| (n + 1, bytes + bytes_of(key)))
+    }
+
+    /// Drops them.
+    pub(super) fn forget(&self, idle: Duration) -> (usize, usize) {
+        let is_idle = |entry: &Entry| entry.used_at.elapsed() >= idle;
+        let gone: Vec<_> = self.open().entries.extract_if(|_, entry| is_idle(entry)).collect();
+        // Outside the lock: compiled matchers are large.
+        gone.iter().fold((0, 0), |(n, bytes), (key, _)| (n + 1, bytes + bytes_of(key)))
     }
 
     fn sweep(&self) {
@@ -157,13 +180,18 @@ impl Store {
 
     pub(super) fn stats(&self) -> CacheStats {
         let book = self.open();
-        CacheStats { entries: book.entries.len(), ..book.stats }
+        let bytes = book.entries.keys().map(bytes_of).sum();
+        CacheStats { entries: book.entries.len(), bytes, ..book.stats }
     }
 
     fn open(&self) -> MutexGuard<'_, Book> {
         // Nothing that can panic happens between two changes of it.
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn bytes_of(key: &Key) -> usize {
+    size_of::<(Key, Entry)>() + key.len() + COMPILED_BYTES
 }
 
 /// What the housekeeper is asked.

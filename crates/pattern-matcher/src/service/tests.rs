@@ -155,6 +155,24 @@ async fn a_full_cache_forgets_what_was_not_used_for_longest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_not_used_for_long_can_be_given_back_and_counted_before() {
+    let store = Store::new(CacheConfig::default());
+    let matcher = Matcher::compile(Language::Rust, &spec("a"), None).unwrap();
+    let compiled = Compiled::Matcher(Arc::new(matcher));
+    let key = |n: usize| Key::Matcher(Language::Rust, spec(&n.to_string()), None);
+    (0..3).for_each(|n| store.put(key(n), compiled.clone()));
+    let minute = Duration::from_mins(1);
+    tokio::time::advance(minute).await;
+    assert!(store.get(&key(1)).is_some());
+    let all = store.stats().bytes;
+    assert_eq!(store.idle(minute), (2, all / 3 * 2));
+    assert_eq!(store.stats().entries, 3, "they were only counted");
+    assert_eq!(store.forget(minute), (2, all / 3 * 2));
+    assert!(store.get(&key(1)).is_some() && store.get(&key(0)).is_none());
+    assert_eq!((store.forget(Duration::ZERO), store.stats().bytes), ((1, all / 3), 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn before_the_library_is_ready_only_names_wait_and_only_so_many() {
     let (_, seats) = {
         let config =

@@ -182,3 +182,20 @@ fn the_last_walks_are_remembered_each_by_all_that_was_asked() {
     let remembered: Vec<bool> = specs.iter().map(|spec| is_remembered(&recall, spec)).collect();
     assert_eq!(remembered, [false, true, true, true, true]);
 }
+
+#[test]
+fn walks_can_be_given_back_and_counted_before() {
+    let (tree, recall, pool) = (Tree::new(), Recall::default(), pool());
+    let spec = tree.spec();
+    let first = recall.walk(&pool, &spec, later_ns(), &|| false).unwrap();
+    let (n, bytes) = recall.idle(Duration::ZERO);
+    assert!(n == 1 && bytes > first.files.len() * size_of::<Found>(), "{n} {bytes}");
+    let hour = Duration::from_hours(1);
+    assert_eq!((recall.idle(hour), recall.forget_idle(hour)), ((0, 0), (0, 0)));
+    assert!(is_remembered(&recall, &spec));
+    assert_eq!(recall.forget_idle(Duration::ZERO), (n, bytes));
+    assert!(!is_remembered(&recall, &spec));
+    let again = recall.walk(&pool, &spec, later_ns(), &|| false).unwrap();
+    assert_eq!(shown(&again), shown(&first));
+    assert!(is_remembered(&recall, &spec));
+}

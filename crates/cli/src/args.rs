@@ -68,6 +68,9 @@ pub(crate) struct GlobalArgs {
     /// Answer at once from what is parsed already, and say which share of the files that is.
     #[arg(long, global = true)]
     pub(crate) no_wait: bool,
+    /// Search every file anew and remember nothing: for measurements, the answer is the same.
+    #[arg(long, global = true)]
+    pub(crate) no_cache: bool,
     /// Give up after this time, such as 500ms, 10s or 2m (at most 1h).
     #[arg(long, global = true, value_name = "DURATION", value_parser = deadline)]
     pub(crate) deadline: Option<Duration>,
@@ -329,7 +332,7 @@ fn insert_default_command(arguments: &mut Vec<OsString>) {
     while let Some(argument) = rest.peek() {
         let takes_value = match argument.as_ref() {
             "-c" | "--config" | "--deadline" | "--color" => true,
-            "--no-wait" => false,
+            "--no-wait" | "--no-cache" => false,
             other if is_global_with_value(other) => false,
             _ => break,
         };

@@ -11,7 +11,8 @@ use crate::request::{check_stdin, delivery, give_up, read_stdin, run_params, sel
 use crate::sgconfig::Project;
 use astscope_protocol::client::Event;
 use astscope_protocol::messages::{
-    Explanation, ParseParams, SkippedFile, StatusParams, StatusResult, StopParams, WorkspaceStatus,
+    Explanation, ParseParams, RememberedStatus, SkippedFile, StatusParams, StatusResult,
+    StopParams, WorkspaceStatus,
 };
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -108,6 +109,7 @@ fn explained(explanation: &Explanation) -> String {
     }
     line("Result".to_owned());
     line(format!("  {:>8}  files verified by the matcher", explanation.files_verified));
+    line(format!("  {:>8}  of them remembered from before", explanation.files_remembered));
     line(format!("  {:>8}  files with matches", explanation.files_matched));
     line(format!("  {:>8}  matches", explanation.matches));
     if !explanation.micros.is_empty() {
@@ -170,11 +172,12 @@ fn described(status: &StatusResult) -> String {
     );
     let _infallible = writeln!(
         text,
-        "memory   {} resident: {} text, {} trees, {} indexes",
+        "memory   {} resident: {} text, {} trees, {} indexes, {} caches",
         bytes(memory.resident_anon + memory.resident_file),
         bytes(memory.text),
         bytes(memory.trees),
         bytes(memory.indexes),
+        bytes(memory.caches),
     );
     for workspace in &status.workspaces {
         text.push('\n');
@@ -202,6 +205,7 @@ fn describe_workspace(workspace: &WorkspaceStatus, text: &mut String) {
         workspace.nodes,
         bytes(workspace.tree_bytes),
     );
+    describe_remembered(&workspace.remembered, text);
     let languages: Vec<String> =
         workspace.languages.iter().map(|(language, n)| format!("{language} {n}")).collect();
     if !languages.is_empty() {
@@ -213,6 +217,17 @@ fn describe_workspace(workspace: &WorkspaceStatus, text: &mut String) {
     for SkippedFile { path, reason, detail } in &workspace.skipped_files {
         let _infallible = writeln!(text, "    {path}: {reason}: {detail}");
     }
+}
+
+fn describe_remembered(remembered: &RememberedStatus, text: &mut String) {
+    let RememberedStatus { queries, results, bytes: n_bytes, hits, misses } = *remembered;
+    // Nobody has asked: nothing is worth a line.
+    let Some(percent) = (hits * 100).checked_div(hits + misses) else { return };
+    let _infallible = writeln!(
+        text,
+        "  {results} results of {queries} queries remembered in {}, {percent} % of those asked for",
+        bytes(n_bytes),
+    );
 }
 
 /// `astscope stop`.

@@ -77,6 +77,7 @@ pub(crate) fn delivery(global: &GlobalArgs) -> Delivery {
             .deadline
             .map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
         no_wait: global.no_wait,
+        no_cache: global.no_cache,
         ..Delivery::default()
     }
 }

@@ -40,6 +40,7 @@ pub(crate) fn serve(args: &ServeArgs, console: &mut Console<'_>) -> Result<Exit,
         parsers: Some(parsers(state_dir, args.allow_debug)),
         idle_exit: args.idle_timeout.0,
         allow_debug: args.allow_debug,
+        memory: astscope_daemon::MemorySource::of_kernel(),
         leaving: if args.spawned { || () } else { service_manager::stopping },
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };

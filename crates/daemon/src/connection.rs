@@ -243,6 +243,7 @@ impl Connection {
                 deadline: None,
                 turn: None,
                 patterns: None,
+                results: None,
             },
             request: Arc::new(request),
             in_flight,

@@ -1,12 +1,14 @@
 //! What everything in the tree shares: handles, counters and the phase, no running thing.
 
 use crate::gateway::Gateway;
+use crate::memory::MemorySource;
 use crate::parsers::Parsers;
+use crate::records::Records;
 use crate::telemetry::{self, Measured};
 use crate::tree::Pools;
 use crate::workspaces::Workspaces;
 use astscope_protocol::messages::{Peer, StopParams};
-use astscope_querying::service::{ExecutorConfig, ExecutorHandle};
+use astscope_querying::service::{CacheConfig, ExecutorConfig, ExecutorHandle, QueryCache};
 use astscope_supervision::{Address, Supervisor};
 use rayon::ThreadPool;
 use std::path::PathBuf;
@@ -33,6 +35,7 @@ pub(crate) struct Settings {
     pub(crate) socket: PathBuf,
     pub(crate) idle_exit: Option<Duration>,
     pub(crate) version: String,
+    pub(crate) memory: MemorySource,
     /// Whether clients may end nodes of the tree.
     pub(crate) allow_debug: bool,
 }
@@ -57,6 +60,8 @@ pub(crate) struct Daemon {
     pub(crate) pools: Pools,
     /// Runs queries that no workspace serves.
     pub(crate) one_shot: ExecutorHandle,
+    /// What they found.
+    pub(crate) one_shot_results: QueryCache<Records>,
     /// Prunes, matches, and parses what a query waits for. Crawls have a pool of their own, so that
     /// no query waits behind one.
     pub(crate) pool: Arc<ThreadPool>,
@@ -110,6 +115,7 @@ impl Daemon {
             telemetry: telemetry::address(),
             parsers,
             one_shot,
+            one_shot_results: QueryCache::new(CacheConfig::default()),
             pools,
             pool: Arc::new(pool),
             phase: watch::Sender::new(Phase::Running),

@@ -129,7 +129,12 @@ async fn run_at(
     request: Arc<Request>,
 ) -> Result<Answered, ExecuteError> {
     let executor = home.map_or(&daemon.one_shot, |home| &home.executor);
-    let context = RequestContext { patterns: home.map(|home| home.patterns.clone()), ..context };
+    let results = home.map_or(&daemon.one_shot_results, |home| &home.results);
+    let context = RequestContext {
+        patterns: home.map(|home| home.patterns.clone()),
+        results: Some(results.clone()),
+        ..context
+    };
     let (deadline, give_up) = (context.deadline.map(Into::into), context.cancelled.clone());
     let (daemon, span) = (Arc::clone(daemon), tracing::Span::current());
     let work = move |turn: &_| {

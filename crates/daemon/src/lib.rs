@@ -18,6 +18,8 @@ mod handlers;
 mod lifecycle;
 mod memory;
 mod parsers;
+mod reclaim;
+mod records;
 mod request;
 mod telemetry;
 mod tree;
@@ -29,3 +31,4 @@ pub use astscope_parsing::service::ParserConfig;
 /// What a process runs that parses for a daemon (decision 0012).
 pub use astscope_parsing::worker as parser_worker;
 pub use lifecycle::{DaemonConfig, ServeError, serve};
+pub use memory::MemorySource;

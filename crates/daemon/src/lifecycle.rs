@@ -6,6 +6,7 @@
 
 use crate::daemon::{Daemon, Parts, Settings};
 use crate::gateway::{CLIENTS_MAX, Gateway};
+use crate::memory::MemorySource;
 use crate::parsers::Parsers;
 use crate::{cpu, memory, tree};
 use astscope_parsing::service::ParserConfig;
@@ -55,6 +56,8 @@ pub struct DaemonConfig {
     pub idle_exit: Option<Duration>,
     /// Whether clients may end nodes of the tree.
     pub allow_debug: bool,
+    /// How much memory there is, and how much of it is used.
+    pub memory: MemorySource,
     /// Called once no more clients are taken.
     pub leaving: fn(),
     /// Version of the program, as clients compare it.
@@ -174,6 +177,7 @@ async fn run(config: DaemonConfig, ready: impl FnOnce()) -> Result<(), ServeErro
         socket: config.runtime_dir.socket(),
         idle_exit: config.idle_exit,
         version: config.version,
+        memory: config.memory,
         allow_debug: config.allow_debug,
     };
     let mut roots = Vec::new();

@@ -1,5 +1,41 @@
 //! How much memory the process has, according to the kernel, and how little it can do with.
 
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How much memory the daemon may take, and how much it takes.
+#[derive(Clone)]
+pub struct MemorySource {
+    /// Bytes that it may take.
+    pub budget_bytes: u64,
+    /// Bytes that only it can free; `None` where nobody says, then what it accounts for counts.
+    /// Called at each sample, so it should take microseconds.
+    pub resident: Arc<dyn Fn() -> Option<u64> + Send + Sync>,
+    /// Time between two samples: 1 s to 5 min.
+    pub sample_every: Duration,
+}
+
+impl MemorySource {
+    /// What the kernel says, every 30 s; a budget of a quarter of the machine's memory, and 4 GiB
+    /// at most.
+    pub fn of_kernel() -> Self {
+        Self {
+            budget_bytes: budget_bytes(),
+            resident: Arc::new(resident_anon),
+            sample_every: Duration::from_secs(30),
+        }
+    }
+}
+
+impl fmt::Debug for MemorySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemorySource")
+            .field("budget_bytes", &self.budget_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The largest budget that nobody has asked for.
 const BUDGET_MAX: u64 = 4 << 30;
 
@@ -19,12 +55,11 @@ pub(crate) fn resident_bytes() -> (u64, u64) {
 }
 
 /// The share of [`resident_bytes`] that a budget is for; `None` where nobody says.
-pub(crate) fn resident_anon() -> Option<u64> {
+fn resident_anon() -> Option<u64> {
     Some(resident_bytes().0).filter(|bytes| *bytes > 0)
 }
 
-/// How much the daemon may take: a quarter of the machine's memory, and 4 GiB at most.
-pub(crate) fn budget_bytes() -> u64 {
+fn budget_bytes() -> u64 {
     let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     match field(&info, "MemTotal:") {
         0 => BUDGET_MAX,

@@ -1,11 +1,12 @@
 //! One request in flight: how it is given up, and how its answer gets out.
 
+use crate::records::Records;
 use astscope_pattern_matcher::service::{PatternError, PatternMatcherHandle};
 use astscope_pattern_matcher::{CompileError, Matcher, MatcherSpec};
 use astscope_protocol::LINE_BYTES_MAX;
 use astscope_protocol::frame::{self, RpcError};
 use astscope_protocol::messages::{ErrorCode, Item, Progress, method};
-use astscope_querying::service::Turn;
+use astscope_querying::service::{QueryCache, Turn};
 use astscope_querying::{Gone, Interrupt};
 use astscope_syntax::Language;
 use std::sync::Arc;
@@ -79,6 +80,8 @@ pub(crate) struct RequestContext {
     pub(crate) turn: Option<Turn>,
     /// Who compiles its patterns, if a workspace serves it.
     pub(crate) patterns: Option<PatternMatcherHandle>,
+    /// What was found before, if it is a query.
+    pub(crate) results: Option<QueryCache<Records>>,
 }
 
 impl RequestContext {

@@ -48,7 +48,7 @@ pub(crate) fn spec(daemon: &Arc<Daemon>) -> SupervisorSpec {
             "one_shot",
             SupervisorSpec::new(OneForOne)
                 .intensity(5, secs(10))
-                .child(querying::supervisor(&daemon.one_shot)),
+                .child(querying::supervisor(&daemon.one_shot, &daemon.one_shot_results)),
         ))
         .child(ChildSpec::supervisor(
             "gateway",
@@ -95,7 +95,10 @@ pub(crate) fn workspace(workspace: &Workspace) -> ChildSpec {
             )
             .stop(Stop::Within(secs(5))),
         )
-        .child(querying::supervisor(&workspace.executor).stop(Stop::Within(secs(3))))
+        .child(
+            querying::supervisor(&workspace.executor, &workspace.results)
+                .stop(Stop::Within(secs(3))),
+        )
         .child(synchronization.stop(Stop::Within(secs(5))))
         .child(workspace.tasks.spec(SupervisorSpec::dynamic(TASKS_MAX).intensity(10, secs(5))));
     ChildSpec::supervisor(workspace.id.clone(), tree).degrade(COOLDOWN)

@@ -1,12 +1,14 @@
 //! A watched root, and the services that work on it.
 
+use crate::cpu;
 use crate::daemon::Daemon;
-use crate::{cpu, memory};
+use crate::reclaim::Reclaimed;
+use crate::records::Records;
 use astscope_memory_manager::service::{MemoryConfig, MemoryDeps, MemoryHandle};
 use astscope_memory_manager::{Account, Accounts, Class};
 use astscope_pattern_matcher::service::{PatternMatcherConfig, PatternMatcherHandle};
 use astscope_performance_optimizer::service::{OptimizerConfig, OptimizerDeps, OptimizerHandle};
-use astscope_querying::service::{ExecutorConfig, ExecutorHandle};
+use astscope_querying::service::{CacheConfig, ExecutorConfig, ExecutorHandle, QueryCache};
 use astscope_repository::service::{RepositoryConfig, RepositoryHandle};
 use astscope_repository::{Batch, Committed, Repository};
 use astscope_supervision::{ChildRef, ChildSpec, TaskSupervisor};
@@ -34,10 +36,14 @@ pub(crate) struct Workspace {
     pub(crate) patterns: PatternMatcherHandle,
     pub(crate) optimizer: OptimizerHandle,
     pub(crate) executor: ExecutorHandle,
+    /// What its queries found.
+    pub(crate) results: QueryCache<Records>,
     pub(crate) sync: SyncHandle,
     /// Runs what somebody waits for once, such as an explicit crawl.
     pub(crate) tasks: TaskSupervisor,
     pub(crate) subtrees: Subtrees,
+    /// What it gives back when memory is short.
+    _reclaimed: Reclaimed,
     /// Set by the tree.
     pub(crate) file_watcher: OnceLock<ChildRef>,
 }
@@ -61,8 +67,12 @@ impl Workspace {
         let repository = RepositoryHandle::new(Arc::clone(&stored), RepositoryConfig::default());
 
         let accounts = Accounts::new();
-        let deps = MemoryDeps::new(accounts.clone(), Arc::new(memory::resident_anon));
-        let config = MemoryConfig::of_budget(memory::budget_bytes());
+        let source = &daemon.settings.memory;
+        let deps = MemoryDeps::new(accounts.clone(), Arc::clone(&source.resident));
+        let config = MemoryConfig {
+            sample_every: source.sample_every,
+            ..MemoryConfig::of_budget(source.budget_bytes)
+        };
         let (memory_manager, memory) = astscope_memory_manager::service::supervisor(config, deps)
             .map_err(|error| error.to_string())?;
 
@@ -93,8 +103,12 @@ impl Workspace {
             crawl_threads: Arc::new(|| cpu::pool("index").map_err(|error| error.to_string())),
         };
         let analysis = Arc::new(daemon.pools.pattern_analysis.clone());
+        let patterns = PatternMatcherHandle::new(PatternMatcherConfig::default(), analysis);
+        let results = QueryCache::new(CacheConfig::default());
+        let sync = SyncHandle::new(engine, config);
         Ok(Self {
-            patterns: PatternMatcherHandle::new(PatternMatcherConfig::default(), analysis),
+            _reclaimed: Reclaimed::register(&memory, &results, &patterns, &sync),
+            patterns,
             id: name(number, &root),
             root,
             repository,
@@ -104,7 +118,8 @@ impl Workspace {
                 ExecutorConfig::default(),
                 daemon.pools.query_execution.clone(),
             ),
-            sync: SyncHandle::new(engine, config),
+            results,
+            sync,
             tasks: TaskSupervisor::new("task_supervisor"),
             subtrees: Subtrees { memory_manager, performance_optimizer },
             file_watcher: OnceLock::new(),

@@ -158,6 +158,7 @@ pub struct Context {
 /// How a query is to be carried out, for `run`, `scan` and `explain` alike.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice by itself")]
 pub struct Delivery {
     /// Stop after this many matches.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -174,6 +175,9 @@ pub struct Delivery {
     /// Send matches without `text` and `metaVariables`, which are most of their bytes: `lines` and
     /// `charCount` have what a reader sees.
     pub brief: bool,
+    /// Search every file anew, and remember nothing: for measurements, since the answer is the
+    /// same.
+    pub no_cache: bool,
 }
 
 /// Finds (and rewrites) one pattern or kind.
@@ -377,6 +381,9 @@ pub struct MemoryStatus {
     pub trees: u64,
     /// Per-file indexes and records.
     pub indexes: u64,
+    /// What is remembered to answer sooner, and given back when memory is short.
+    #[serde(default)]
+    pub caches: u64,
     /// Anonymous resident memory according to the kernel.
     pub resident_anon: u64,
     /// File-backed resident memory according to the kernel.
@@ -413,6 +420,24 @@ pub struct WorkspaceStatus {
     /// Milliseconds that the first indexing took, once it is done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub indexed_in_ms: Option<u64>,
+    /// What its queries have found, for when they are asked again.
+    pub remembered: RememberedStatus,
+}
+
+/// The results of queries that are remembered. A result is what one query found in one file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RememberedStatus {
+    /// Queries.
+    pub queries: u64,
+    /// Results.
+    pub results: u64,
+    /// Bytes of the results.
+    pub bytes: u64,
+    /// Results that were there when a query asked for them.
+    pub hits: u64,
+    /// Results that weren't.
+    pub misses: u64,
 }
 
 /// A file that was not parsed.
@@ -640,6 +665,8 @@ pub struct Summary {
     pub files_matched: u64,
     /// Files that the pattern's requirements left, each verified by the matcher.
     pub files_verified: u64,
+    /// Those of them whose result was remembered, and which the matcher didn't look at again.
+    pub files_remembered: u64,
     /// Files selected.
     pub files_selected: u64,
     /// Selected files that are not parsed yet; not 0 only with `noWait`.
@@ -671,6 +698,8 @@ pub struct Explanation {
     pub steps: Vec<PlanStep>,
     /// Files verified by the matcher.
     pub files_verified: u64,
+    /// Those of them whose result was remembered, and which the matcher didn't look at again.
+    pub files_remembered: u64,
     /// Files with matches.
     pub files_matched: u64,
     /// Matches.

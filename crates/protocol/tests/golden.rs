@@ -6,10 +6,10 @@ use astscope_protocol::messages::{
     ByteRange, Cancel, Context, Delivery, ErrorCode, ErrorData, Explanation, Fix, HealthDetail,
     HealthParams, HealthResult, HealthStatus, HealthVerdict, HelloParams, HelloResult, IgnoreKind,
     Item, KillParams, MatchRecord, MatcherSpec, MemoryStatus, OpenParams, PROTOCOL, ParseParams,
-    ParseResult, Peer, PlanStep, Position, Progress, Range, RequestCounts, Revision, RuleSource,
-    RunParams, ScanParams, Selection, ServiceHealth, SessionStatus, SeverityOverrides, SkippedFile,
-    StatusParams, StatusResult, StopParams, Summary, SyntaxError, TreeFormat, TreeParams,
-    TreeResult, WORKSPACE_SERVICES, WorkspaceHealth, WorkspaceStatus,
+    ParseResult, Peer, PlanStep, Position, Progress, Range, RememberedStatus, RequestCounts,
+    Revision, RuleSource, RunParams, ScanParams, Selection, ServiceHealth, SessionStatus,
+    SeverityOverrides, SkippedFile, StatusParams, StatusResult, StopParams, Summary, SyntaxError,
+    TreeFormat, TreeParams, TreeResult, WORKSPACE_SERVICES, WorkspaceHealth, WorkspaceStatus,
 };
 use expect_test::{Expect, expect};
 use serde::Serialize;
@@ -61,6 +61,7 @@ fn delivery() -> Delivery {
         files_only: false,
         include_source: true,
         brief: true,
+        no_cache: true,
     }
 }
 
@@ -119,13 +120,13 @@ fn run() {
             delivery: delivery(),
         },
         &expect![[
-            r#"{"selection":{"cwd":"/p","paths":["src"],"globs":["!*.md"],"noIgnore":["hidden","dot","exclude","global","parent","vcs"],"follow":true,"languageGlobs":{"html":["*.vue"]},"stdin":"x"},"matcher":{"pattern":"f($A)","selector":"call_expression","strictness":"smart"},"language":"rust","rewrite":"g($A)","context":{"before":1,"after":2},"delivery":{"limit":10,"deadlineMs":500,"noWait":true,"filesOnly":false,"includeSource":true,"brief":true}}"#
+            r#"{"selection":{"cwd":"/p","paths":["src"],"globs":["!*.md"],"noIgnore":["hidden","dot","exclude","global","parent","vcs"],"follow":true,"languageGlobs":{"html":["*.vue"]},"stdin":"x"},"matcher":{"pattern":"f($A)","selector":"call_expression","strictness":"smart"},"language":"rust","rewrite":"g($A)","context":{"before":1,"after":2},"delivery":{"limit":10,"deadlineMs":500,"noWait":true,"filesOnly":false,"includeSource":true,"brief":true,"noCache":true}}"#
         ]],
     );
     check(
         &RunParams::default(),
         &expect![[
-            r#"{"selection":{"cwd":"","paths":[],"globs":[],"noIgnore":[],"follow":false,"languageGlobs":{}},"matcher":{},"context":{"before":0,"after":0},"delivery":{"noWait":false,"filesOnly":false,"includeSource":false,"brief":false}}"#
+            r#"{"selection":{"cwd":"","paths":[],"globs":[],"noIgnore":[],"follow":false,"languageGlobs":{}},"matcher":{},"context":{"before":0,"after":0},"delivery":{"noWait":false,"filesOnly":false,"includeSource":false,"brief":false,"noCache":false}}"#
         ]],
     );
 }
@@ -155,7 +156,7 @@ fn scan() {
             delivery: Delivery::default(),
         },
         &expect![[
-            r#"{"selection":{"cwd":"/p","paths":[],"globs":[],"noIgnore":[],"follow":false,"languageGlobs":{}},"rules":[{"source":"rules/a.yml","yaml":"id: a","defaultId":"a"}],"utils":[{"source":"","yaml":""}],"projectDir":"/p","overrides":{"filter":"^a","minSeverity":"warning","default":"error","byId":{"a":"off"},"allRules":true},"includeMetadata":true,"allFixes":true,"context":{"before":0,"after":0},"delivery":{"noWait":false,"filesOnly":false,"includeSource":false,"brief":false}}"#
+            r#"{"selection":{"cwd":"/p","paths":[],"globs":[],"noIgnore":[],"follow":false,"languageGlobs":{}},"rules":[{"source":"rules/a.yml","yaml":"id: a","defaultId":"a"}],"utils":[{"source":"","yaml":""}],"projectDir":"/p","overrides":{"filter":"^a","minSeverity":"warning","default":"error","byId":{"a":"off"},"allRules":true},"includeMetadata":true,"allFixes":true,"context":{"before":0,"after":0},"delivery":{"noWait":false,"filesOnly":false,"includeSource":false,"brief":false,"noCache":false}}"#
         ]],
     );
 }
@@ -180,6 +181,7 @@ fn items_and_the_summary_of_a_query() {
             matches: 1,
             files_matched: 1,
             files_verified: 2,
+            files_remembered: 1,
             files_selected: 3,
             files_pending: 0,
             skipped: vec![skipped_file()],
@@ -190,7 +192,7 @@ fn items_and_the_summary_of_a_query() {
             elapsed_us: 1500,
         },
         &expect![[
-            r#"{"revision":{"epoch":2,"number":9},"matches":1,"filesMatched":1,"filesVerified":2,"filesSelected":3,"filesPending":0,"skipped":[{"path":"a","reason":"empty","detail":"the file is empty"}],"limitReached":false,"patternHasError":true,"errorMatches":0,"hints":["try a statement"],"elapsedUs":1500}"#
+            r#"{"revision":{"epoch":2,"number":9},"matches":1,"filesMatched":1,"filesVerified":2,"filesRemembered":1,"filesSelected":3,"filesPending":0,"skipped":[{"path":"a","reason":"empty","detail":"the file is empty"}],"limitReached":false,"patternHasError":true,"errorMatches":0,"hints":["try a statement"],"elapsedUs":1500}"#
         ]],
     );
     check(
@@ -208,13 +210,14 @@ fn explain() {
             requirements: [("Rust".into(), vec!["text `f`".into()])].into(),
             steps: vec![PlanStep { step: "selected".into(), files: 3 }],
             files_verified: 2,
+            files_remembered: 1,
             files_matched: 1,
             matches: 1,
             micros: [("match".into(), 12)].into(),
             hints: Vec::new(),
         },
         &expect![[
-            r#"{"revision":{"epoch":2,"number":9},"requirements":{"Rust":["text `f`"]},"steps":[{"step":"selected","files":3}],"filesVerified":2,"filesMatched":1,"matches":1,"micros":{"match":12},"hints":[]}"#
+            r#"{"revision":{"epoch":2,"number":9},"requirements":{"Rust":["text `f`"]},"steps":[{"step":"selected","files":3}],"filesVerified":2,"filesRemembered":1,"filesMatched":1,"matches":1,"micros":{"match":12},"hints":[]}"#
         ]],
     );
 }
@@ -263,11 +266,12 @@ fn open_status_and_stop() {
         nodes: 30,
         tree_bytes: 400,
         indexed_in_ms: Some(5),
+        remembered: RememberedStatus { queries: 1, results: 2, bytes: 3, hits: 4, misses: 5 },
     };
     check(
         &workspace,
         &expect![[
-            r#"{"root":"/p","revision":{"epoch":2,"number":9},"indexing":false,"filesSeen":3,"filesParsed":2,"skipped":{"empty":1},"skippedFiles":[{"path":"a","reason":"empty","detail":"the file is empty"}],"languages":{"Rust":2},"sourceBytes":100,"nodes":30,"treeBytes":400,"indexedInMs":5}"#
+            r#"{"root":"/p","revision":{"epoch":2,"number":9},"indexing":false,"filesSeen":3,"filesParsed":2,"skipped":{"empty":1},"skippedFiles":[{"path":"a","reason":"empty","detail":"the file is empty"}],"languages":{"Rust":2},"sourceBytes":100,"nodes":30,"treeBytes":400,"indexedInMs":5,"remembered":{"queries":1,"results":2,"bytes":3,"hits":4,"misses":5}}"#
         ]],
     );
     check(
@@ -283,13 +287,14 @@ fn open_status_and_stop() {
                 text: 1,
                 trees: 2,
                 indexes: 3,
+                caches: 4,
                 resident_anon: 5,
                 resident_file: 6,
             },
             workspaces: Vec::new(),
         },
         &expect![[
-            r#"{"server":{"name":"astscope","version":"0.1.0"},"pid":7,"socket":"/run/user/7/astscope/daemon.sock","uptimeSeconds":60,"idleExitSeconds":null,"clients":1,"sessions":[{"session":4,"client":"test 1.0.0"}],"memory":{"text":1,"trees":2,"indexes":3,"residentAnon":5,"residentFile":6},"workspaces":[]}"#
+            r#"{"server":{"name":"astscope","version":"0.1.0"},"pid":7,"socket":"/run/user/7/astscope/daemon.sock","uptimeSeconds":60,"idleExitSeconds":null,"clients":1,"sessions":[{"session":4,"client":"test 1.0.0"}],"memory":{"text":1,"trees":2,"indexes":3,"caches":4,"residentAnon":5,"residentFile":6},"workspaces":[]}"#
         ]],
     );
 }

@@ -1,6 +1,6 @@
 //! What a query's plan did: requirements, and the files left after each step.
 
-use crate::execute::{Bounds, Gone, QueryError, Totals, execute};
+use crate::execute::{Bounds, Found, Gone, QueryError, Totals, execute};
 use crate::pattern::PatternQuery;
 use astscope_repository::ScopedFile;
 use rayon::ThreadPool;
@@ -18,15 +18,19 @@ pub struct Plan {
     pub totals: Totals,
 }
 
-/// Narrows `files` step by step, then verifies what is left and counts.
+/// Narrows `files` step by step, then has them searched as [`execute()`] does, and counts.
 ///
 /// # Errors
 /// When interrupted.
-pub fn explain(
+///
+/// # Panics
+/// When `search` does.
+pub fn explain<F: Found>(
     query: &PatternQuery,
     files: &[ScopedFile],
     pool: &ThreadPool,
     bounds: &Bounds<'_>,
+    search: &(dyn Fn(&ScopedFile, usize) -> Option<F> + Sync),
 ) -> Result<Plan, QueryError> {
     let count = |keep: &(dyn Fn(&ScopedFile) -> bool + Sync)| {
         pool.install(|| files.par_iter().filter(|file| keep(file)).count() as u64)
@@ -37,10 +41,6 @@ pub fn explain(
         ("with the node kinds required", count(&|file| query.kinds_admit(file))),
         ("with the text required", count(&|file| query.admits(file))),
     ];
-    let search = |file: &ScopedFile, limit: usize| {
-        let found = query.search(file, limit, &|| (bounds.interrupt)().is_some())?;
-        Some(vec![(); found.iter().map(|tree| tree.matches.len()).sum()])
-    };
-    let totals = execute(files, pool, bounds, &search, &mut |_, _| Ok::<(), Gone>(()))?;
+    let totals = execute(files, pool, bounds, search, &mut |_, _| Ok::<(), Gone>(()))?;
     Ok(Plan { requirements: query.describe(files), steps, totals })
 }

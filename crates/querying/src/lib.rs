@@ -11,6 +11,8 @@
 //! the disk, for nothing here can see it.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "service")]
+mod cache;
 pub mod execute;
 pub mod explain;
 pub mod pattern;
@@ -18,6 +20,8 @@ pub mod rule;
 #[cfg(feature = "service")]
 pub mod service;
 
+#[cfg(feature = "service")]
+pub use cache::{QueryKey, Remember};
 pub use execute::{Bounds, Found, Gone, Interrupt, QueryError, Totals, execute};
 pub use explain::{Plan, explain};
 pub use pattern::{Compile, PatternQuery, TreeMatches};

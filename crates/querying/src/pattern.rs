@@ -171,10 +171,18 @@ impl PatternQuery {
         limit: usize,
         stop: &dyn Fn() -> bool,
     ) -> Option<Vec<TreeMatches>> {
-        if !self.admits(file) {
-            return None;
-        }
-        let matchers = self.matchers.get(&file.record.language)?;
+        self.admits(file).then(|| self.verify(file, limit, stop))
+    }
+
+    /// As [`search`](Self::search), in a file that [`admits`](Self::admits) doesn't rule out.
+    pub fn verify(
+        &self,
+        file: &ScopedFile,
+        limit: usize,
+        stop: &dyn Fn() -> bool,
+    ) -> Vec<TreeMatches> {
+        let matchers = self.matchers.get(&file.record.language);
+        let matchers = matchers.map(Vec::as_slice).unwrap_or_default();
         let text = &file.record.file.text;
         let mut left = limit;
         let mut found = Vec::new();
@@ -193,7 +201,7 @@ impl PatternQuery {
                 found.push(TreeMatches { doc, matches });
             }
         }
-        Some(found)
+        found
     }
 
     /// Each tree of the file with the matcher that searches it.

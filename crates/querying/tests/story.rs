@@ -258,7 +258,11 @@ fn explain_shows_what_each_step_left() {
     ]);
     let query = compile(&files, "render($A)", Some(Language::JavaScript));
     let bounds = Bounds { limit: u64::MAX, interrupt: &|| None };
-    let plan = explain(&query, &files, &pool(), &bounds).unwrap();
+    let search = |file: &ScopedFile, limit: usize| {
+        let found = query.search(file, limit, &|| false)?;
+        Some(found.into_iter().flat_map(|tree| tree.matches).collect::<Vec<_>>())
+    };
+    let plan = explain(&query, &files, &pool(), &bounds, &search).unwrap();
     let mut shown = String::new();
     for (language, lines) in &plan.requirements {
         writeln!(shown, "{language}: {}", lines.join("; ")).unwrap();

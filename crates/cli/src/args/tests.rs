@@ -56,7 +56,7 @@ fn run_takes_what_ast_grep_takes() {
         "run -p test --threads 12",
         "run -p test --files-with-matches",
         "run -p test -l rs -c config.yml",
-        "run -p test --max-results 5 --no-wait --deadline 10s",
+        "run -p test --max-results 5 --no-wait --no-cache --deadline 10s",
         "run -p test -A 1 -B 2",
         "run -p test -C 3",
     ] {
@@ -158,7 +158,7 @@ fn a_pattern_without_a_command_means_run() {
         "-l rs -p Some($A)",
         "-k identifier",
         "-c sgconfig.yml -p a",
-        "--no-wait -p a",
+        "--no-wait --no-cache -p a",
     ] {
         assert!(matches!(accepted(line), Command::Run(_)), "{line}");
     }

@@ -285,6 +285,7 @@ fn explain_prints_the_plan() {
         requirements: BTreeMap::from([("Rust".to_owned(), vec!["text `unwrap`".to_owned()])]),
         steps: vec![PlanStep { step: "text `unwrap`".to_owned(), files: 12 }],
         files_verified: 12,
+        files_remembered: 11,
         files_matched: 9,
         matches: 30,
         micros: BTreeMap::from([("match".to_owned(), 1234), ("refresh".to_owned(), 90)]),
@@ -299,6 +300,7 @@ fn explain_prints_the_plan() {
                 12  text `unwrap`
         Result
                 12  files verified by the matcher
+                11  of them remembered from before
                  9  files with matches
                 30  matches
         Time
@@ -325,19 +327,20 @@ fn status_is_printed_as_text_and_json() {
         "memory":{"text":1024,"trees":2048,"indexes":0,"allocated":0,"residentAnon":4096,"residentFile":0},
         "workspaces":[{"root":"/src","revision":{"epoch":1,"number":2},"filesSeen":3,"filesParsed":2,
         "skipped":{"not_utf8":1},"languages":{"Rust":2},"sourceBytes":1024,"nodes":99,"treeBytes":2048,
-        "indexedInMs":12}]}"#;
+        "indexedInMs":12,"remembered":{"queries":2,"results":9,"bytes":2048,"hits":3,"misses":1}}]}"#;
     let status: StatusResult = serde_json::from_str(json).unwrap();
     let mut backend = Fake { status: Some(status), ..Fake::default() };
     let output = run_with(&mut backend, &["status"]);
     expect![[r"
         astscope 0.1.0, pid 7, up 1m01s, 1 client(s), leaves after 1h00m idle
         socket   /run/s
-        memory   4.0 KiB resident: 1.0 KiB text, 2.0 KiB trees, 0 B indexes
+        memory   4.0 KiB resident: 1.0 KiB text, 2.0 KiB trees, 0 B indexes, 0 B caches
 
         /src
           revision 1.2, indexed in 12 ms
           3 files seen, 2 parsed, 1 skipped
           1.0 KiB of source, 99 nodes, 2.0 KiB of trees and indexes
+          9 results of 2 queries remembered in 2.0 KiB, 75 % of those asked for
           Rust 2
           skipped 1 not_utf8
     "]]

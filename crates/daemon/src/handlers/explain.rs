@@ -7,6 +7,8 @@ use crate::request::RequestContext;
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{Explanation, PlanStep, RunParams};
 use astscope_querying::Bounds;
+use astscope_querying::service::Recalled;
+use astscope_repository::ScopedFile;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -43,8 +45,13 @@ pub(crate) fn explain(
     lap("plan");
     let interrupt = || context.interrupt();
     let bounds = Bounds { limit: params.delivery.limit.unwrap_or(u64::MAX), interrupt: &interrupt };
-    let plan = astscope_querying::explain(&compiled, &scope.files, &daemon.pool, &bounds)
-        .map_err(errors::query)?;
+    let recalled = query::recall_run(context, params);
+    let search = |file: &ScopedFile, limit: usize| {
+        query::search(&compiled, params, context, recalled.as_ref(), file, limit)
+    };
+    let plan = astscope_querying::explain(&compiled, &scope.files, &daemon.pool, &bounds, &search);
+    let files_remembered = recalled.map_or(0, Recalled::finish);
+    let plan = plan.map_err(errors::query)?;
     lap("match");
     Ok(Explanation {
         revision: scope.revision.map(crate::wire::revision),
@@ -55,6 +62,7 @@ pub(crate) fn explain(
             .map(|(step, files)| PlanStep { step: step.to_owned(), files })
             .collect(),
         files_verified: plan.totals.files_verified,
+        files_remembered,
         files_matched: plan.totals.files_matched,
         matches: plan.totals.matches,
         micros,

@@ -131,6 +131,14 @@ fn details(daemon: &Daemon) -> Vec<HealthDetail> {
             },
             value: Some(format!("{used:.0} % of {budget} MiB")),
         });
+        let stats = workspace.results.stats();
+        let (kib, asked) = (stats.bytes >> 10, stats.hits + stats.misses);
+        let rate = (stats.hits * 100).checked_div(asked).unwrap_or(0);
+        details.push(HealthDetail {
+            name: format!("cache {}", workspace.id),
+            verdict: verdict(workspace.results.child()),
+            value: Some(format!("{} results, {kib} KiB, {rate} % hits", stats.entries)),
+        });
     }
     if let Some(parsers) = daemon.parsers.handle() {
         let status = parsers.status();

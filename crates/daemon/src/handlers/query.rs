@@ -1,57 +1,25 @@
 //! `run` and `scan`: a fresh scope, a compiled query, matches streamed file by file.
 
 use crate::daemon::Daemon;
+use crate::records::Records;
 use crate::request::RequestContext;
 use crate::{errors, wire};
 use astscope_parsing::Source;
 use astscope_pattern_matcher::{CompactDoc, Matcher, MatcherSpec, RuleMatch, RuleSet, Severity};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
-    Delivery, Item, Matches, RunParams, ScanParams, SkippedFile, Summary,
+    Delivery, Item, Matches, RunParams, ScanParams, Selection, SkippedFile, Summary, method,
 };
+use astscope_querying::service::Recalled;
 use astscope_querying::{
-    Bounds, Found, Gone, PatternQuery, QueryError, RuleQuery, Totals, execute,
+    Bounds, Found as _, Gone, PatternQuery, QueryError, QueryKey, RuleQuery, Totals, execute,
 };
 use astscope_repository::{Scope, ScopedFile};
 use astscope_syntax::{ContentId, Language, SkipReason};
 use serde::Serialize;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// What was found in one file, encoded where it was found: on a thread of the pool.
-#[derive(Debug, Default)]
-struct Records {
-    /// All that count, also where nobody wants more than the file's name.
-    n_matches: usize,
-    matches: Matches,
-    /// Which of them are errors, in a scan.
-    is_error: Vec<bool>,
-}
-
-impl Records {
-    fn push(&mut self, record: &impl Serialize) {
-        #[expect(clippy::expect_used, reason = "structs of texts and numbers always serialise")]
-        self.matches.push(record).expect("a match can be written as JSON");
-        self.n_matches += 1;
-    }
-
-    fn n_errors(&self) -> u64 {
-        self.is_error.iter().filter(|is_error| **is_error).count() as u64
-    }
-}
-
-impl Found for Records {
-    fn n_matches(&self) -> usize {
-        self.n_matches
-    }
-
-    fn truncate(&mut self, n: usize) {
-        self.n_matches = n.min(self.n_matches);
-        self.matches.truncate(n);
-        self.is_error.truncate(n);
-    }
-}
 
 /// A language by its name in a request.
 pub(crate) fn language_of(name: Option<&str>) -> Result<Option<Language>, RpcError> {
@@ -98,32 +66,91 @@ pub(crate) fn run(
         params.delivery.no_wait,
     )?;
     let query = compile(params, language, &scope, context)?;
-    let search = |file: &ScopedFile, limit: usize| {
-        let found = query.search(file, limit, &|| context.interrupt().is_some())?;
-        let mut records = Records::default();
-        if params.delivery.files_only {
-            records.n_matches = usize::from(!found.is_empty());
-            return Some(records);
-        }
-        for tree in &found {
-            for found in &tree.matches {
-                records.push(&wire::run_record(
-                    &tree.doc,
-                    &file.display,
-                    found,
-                    params.context,
-                    params.delivery.brief,
-                ));
-            }
-        }
-        Some(records)
+    let recalled = recall_run(context, params);
+    let search = |recalled: Option<&_>, file: &ScopedFile, limit: usize| {
+        search(&query, params, context, recalled, file, limit)
     };
-    let summary = stream(daemon, context, &params.delivery, &scope, &search)?;
+    let summary = stream(daemon, context, &params.delivery, &scope, recalled, &search)?;
     Ok(Summary {
         pattern_has_error: query.pattern_has_error(),
         hints: query.hints().to_vec(),
         ..summary
     })
+}
+
+/// What is remembered of a `run` and of the `explain` of it, unless nothing is to be.
+///
+/// The key is all parameters but those that say which files are searched and how far: a field that
+/// is new is in it. What a file adds is the cache's affair.
+pub(super) fn recall_run(
+    context: &RequestContext,
+    params: &RunParams,
+) -> Option<Recalled<Records>> {
+    let delivery = matches_of(&params.delivery);
+    let what = RunParams { selection: Selection::default(), delivery, ..params.clone() };
+    recall(context, &params.delivery, &(method::RUN, what))
+}
+
+fn recall_scan(
+    context: &RequestContext,
+    params: &ScanParams,
+    project_dir: &Path,
+) -> Option<Recalled<Records>> {
+    let delivery = matches_of(&params.delivery);
+    let what = ScanParams { selection: Selection::default(), delivery, ..params.clone() };
+    // The rules' globs refer to the directory that the path leads to now.
+    let project_dir = project_dir.as_os_str().as_encoded_bytes();
+    recall(context, &params.delivery, &(method::SCAN, what, project_dir))
+}
+
+/// The part of it that decides what a file's records are.
+fn matches_of(delivery: &Delivery) -> Delivery {
+    let Delivery { files_only, brief, .. } = *delivery;
+    Delivery { files_only, brief, ..Delivery::default() }
+}
+
+fn recall(
+    context: &RequestContext,
+    delivery: &Delivery,
+    description: &impl Serialize,
+) -> Option<Recalled<Records>> {
+    let results = context.results.as_ref().filter(|_| !delivery.no_cache)?;
+    let description = serde_json::to_vec(description).ok()?;
+    Some(results.recall(QueryKey::of(&description)))
+}
+
+/// Searches one file for a pattern.
+pub(super) fn search(
+    query: &PatternQuery,
+    params: &RunParams,
+    context: &RequestContext,
+    recalled: Option<&Recalled<Records>>,
+    file: &ScopedFile,
+    limit: usize,
+) -> Option<Records> {
+    // Ruling a file out costs as little as looking it up.
+    if !query.admits(file) {
+        return None;
+    }
+    let interrupt = || context.interrupt();
+    let verify = || {
+        let found = query.verify(file, limit, &|| interrupt().is_some());
+        if params.delivery.files_only {
+            return Records::of_file(!found.is_empty());
+        }
+        let mut records = Records::default();
+        for tree in &found {
+            for found in &tree.matches {
+                let (context, brief) = (params.context, params.delivery.brief);
+                records.push(&wire::run_record(&tree.doc, &file.display, found, context, brief));
+            }
+        }
+        records
+    };
+    match recalled {
+        Some(recalled) => recalled.search(file, limit, &interrupt, || Some(verify().shrunk())),
+        None => Some(verify()),
+    }
 }
 
 /// A text from standard input is searched as it is: no skip rules, no embedded languages.
@@ -175,30 +202,31 @@ pub(crate) fn scan(
     context: &RequestContext,
     params: ScanParams,
 ) -> Result<Summary, RpcError> {
+    let project_dir = PathBuf::from(&params.project_dir);
+    let project_dir = project_dir.canonicalize().unwrap_or(project_dir);
+    let recalled = recall_scan(context, &params, &project_dir);
     let sources: Vec<_> = params.rules.into_iter().map(wire::rule_source).collect();
     let utils: Vec<_> = params.utils.into_iter().map(wire::rule_source).collect();
     let rules = RuleSet::compile(&sources, &utils, &wire::overrides(params.overrides))
         .map_err(|error| errors::rules(&error))?;
-    let project_dir = PathBuf::from(&params.project_dir);
-    let project_dir = project_dir.canonicalize().unwrap_or(project_dir);
     let query = RuleQuery { rules, project_dir, all_fixes: params.all_fixes };
     let push = |records: &mut Records, doc: &CompactDoc, file: &str, found: &RuleMatch<'_>| {
         let (metadata, all_fixes) = (params.include_metadata, params.all_fixes);
         let brief = params.delivery.brief;
-        records.push(&wire::scan_record(doc, file, found, metadata, all_fixes, brief));
-        records.is_error.push(found.rule.severity == Severity::Error);
+        let record = wire::scan_record(doc, file, found, metadata, all_fixes, brief);
+        records.push_finding(&record, found.rule.severity == Severity::Error);
     };
     if let Some(text) = &params.selection.stdin {
         let Some(language) = query.rules.languages().next() else { return Ok(Summary::default()) };
         let doc = parse_text(daemon, context, language, text)?;
-        let found = query.rules.scan(doc.clone(), std::path::Path::new("STDIN"), params.all_fixes);
+        let found = query.rules.scan(doc.clone(), Path::new("STDIN"), params.all_fixes);
         let limit =
             usize::try_from(params.delivery.limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
         let mut records = Records::default();
         for found in found.iter().take(limit) {
             push(&mut records, &doc, "STDIN", found);
         }
-        let (matches, error_matches) = (records.n_matches as u64, records.n_errors());
+        let (matches, error_matches) = (records.n_matches() as u64, records.n_errors());
         deliver_text(context, &params.delivery, text, records)?;
         return Ok(Summary {
             matches,
@@ -217,7 +245,7 @@ pub(crate) fn scan(
         wanted,
         params.delivery.no_wait,
     )?;
-    let search = |file: &ScopedFile, limit: usize| {
+    let verify = |file: &ScopedFile, limit: usize| {
         let mut records = Records::default();
         for (doc, matches) in &query.search(file, limit)? {
             for found in matches {
@@ -226,8 +254,19 @@ pub(crate) fn scan(
         }
         Some(records)
     };
-    stream(daemon, context, &params.delivery, &scope, &search)
+    let search = |recalled: Option<&Recalled<_>>, file: &ScopedFile, limit| match recalled {
+        // Ruling a file out takes globs and requirements of many rules: it is remembered as well.
+        Some(recalled) => recalled.search(file, limit, &|| context.interrupt(), || {
+            verify(file, limit).map(Records::shrunk)
+        }),
+        None => verify(file, limit),
+    };
+    stream(daemon, context, &params.delivery, &scope, recalled, &search)
 }
+
+/// Finds what is in a file, with what is known of it.
+type Search<'s> =
+    dyn Fn(Option<&Recalled<Records>>, &ScopedFile, usize) -> Option<Records> + Sync + 's;
 
 /// Executes a search and sends each file's records.
 fn stream(
@@ -235,7 +274,8 @@ fn stream(
     context: &RequestContext,
     delivery: &Delivery,
     scope: &Scope,
-    search: &(dyn Fn(&ScopedFile, usize) -> Option<Records> + Sync),
+    recalled: Option<Recalled<Records>>,
+    search: &Search<'_>,
 ) -> Result<Summary, RpcError> {
     let interrupt = || context.interrupt();
     let bounds = Bounds { limit: delivery.limit.unwrap_or(u64::MAX), interrupt: &interrupt };
@@ -251,12 +291,15 @@ fn stream(
             file: file.display.to_string(),
             content_id: file.record.content.to_string(),
             source: delivery.include_source.then(|| file.record.file.text.to_string()),
-            matches: if delivery.files_only { Matches::default() } else { found.matches },
+            matches: if delivery.files_only { Matches::default() } else { found.into_matches() },
         })
     };
-    let totals = execute(&scope.files, &daemon.pool, &bounds, search, &mut deliver)
-        .map_err(|error| errors::query(context.interrupt().map_or(error, Into::into)))?;
-    Ok(Summary { error_matches, ..summary(context, scope, totals) })
+    let search = |file: &ScopedFile, limit: usize| search(recalled.as_ref(), file, limit);
+    let totals = execute(&scope.files, &daemon.pool, &bounds, &search, &mut deliver);
+    let files_remembered = recalled.map_or(0, Recalled::finish);
+    let totals =
+        totals.map_err(|error| errors::query(context.interrupt().map_or(error, Into::into)))?;
+    Ok(Summary { error_matches, files_remembered, ..summary(context, scope, totals) })
 }
 
 fn parse_text(
@@ -281,7 +324,7 @@ fn deliver_text(
     text: &str,
     found: Records,
 ) -> Result<(), RpcError> {
-    if found.n_matches == 0 {
+    if found.n_matches() == 0 {
         return Ok(());
     }
     let item = Item {
@@ -289,7 +332,7 @@ fn deliver_text(
         file: "STDIN".to_owned(),
         content_id: ContentId::of(text.as_bytes()).to_string(),
         source: delivery.include_source.then(|| text.to_owned()),
-        matches: if delivery.files_only { Matches::default() } else { found.matches },
+        matches: if delivery.files_only { Matches::default() } else { found.into_matches() },
     };
     context.send_item(item).map_err(|Gone| errors::query(QueryError::Cancelled))
 }

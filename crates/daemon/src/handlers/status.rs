@@ -4,8 +4,9 @@ use crate::daemon::Daemon;
 use crate::gateway::Roll;
 use crate::workspace::Workspace;
 use crate::{memory, wire};
+use astscope_memory_manager::Class;
 use astscope_protocol::messages::{
-    MemoryStatus, SessionStatus, StatusParams, StatusResult, WorkspaceStatus,
+    MemoryStatus, RememberedStatus, SessionStatus, StatusParams, StatusResult, WorkspaceStatus,
 };
 use std::time::Duration;
 
@@ -14,12 +15,14 @@ const ROLL_WITHIN: Duration = Duration::from_millis(500);
 
 pub(crate) fn status(daemon: &Daemon, params: &StatusParams) -> StatusResult {
     let workspaces = daemon.workspaces.all();
-    let mut memory = MemoryStatus::default();
+    let caches = daemon.one_shot_results.stats().bytes as u64;
+    let mut memory = MemoryStatus { caches, ..MemoryStatus::default() };
     for workspace in &workspaces {
         let snapshot = workspace.repository.snapshot();
         memory.text += snapshot.totals().source_bytes;
         memory.trees += snapshot.totals().tree_bytes;
         memory.indexes += snapshot.index_bytes();
+        memory.caches += workspace.memory.accounts().by_class().of(Class::Cache);
     }
     (memory.resident_anon, memory.resident_file) = memory::resident_bytes();
     // Asked before anything below is borrowed: whoever answers may need to change it first.
@@ -77,5 +80,17 @@ pub(crate) fn workspace(workspace: &Workspace, with_skipped: bool) -> WorkspaceS
         nodes: totals.nodes,
         tree_bytes: totals.tree_bytes,
         indexed_in_ms: workspace.sync.indexed_in_ms(),
+        remembered: remembered(workspace),
+    }
+}
+
+fn remembered(workspace: &Workspace) -> RememberedStatus {
+    let stats = workspace.results.stats();
+    RememberedStatus {
+        queries: stats.queries as u64,
+        results: stats.entries as u64,
+        bytes: stats.bytes as u64,
+        hits: stats.hits,
+        misses: stats.misses,
     }
 }

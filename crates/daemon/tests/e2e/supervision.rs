@@ -208,3 +208,29 @@ fn whoever_is_killed_takes_along_whom_the_strategy_says_and_queries_go_on() {
         assert_eq!(status.workspaces[0].files_parsed, 1, "{path}: nothing is lost");
     }
 }
+
+#[test]
+fn a_cache_that_is_killed_keeps_what_it_remembers() {
+    let daemon = debuggable();
+    let mut client = daemon.client();
+    let tree_of = Fixture::parse("//- /a.rs\nfn main() { f(1) }\n");
+    let ask = pattern(&tree_of, "rust", "f($A)");
+    open(&mut client, &tree_of.root());
+    assert_eq!(run(&mut client, &ask).summary.files_remembered, 0);
+    let caches: Vec<String> =
+        tree(&mut client).walk().into_keys().filter(|it| it.ends_with("querying/cache")).collect();
+    assert_eq!(caches.len(), 2, "of the workspace, and of what has none");
+    for path in caches {
+        let _empty: Value = call(&mut client, method::KILL, &KillParams { path: path.clone() });
+        let found = run(&mut client, &ask);
+        assert_eq!((found.shown().len(), found.summary.files_remembered), (1, 1), "{path}");
+        let started = Instant::now();
+        let has_come_back = |node: &Node| {
+            node.walk().get(&path).is_some_and(|it| it.state == "up" && it.incarnation == 2)
+        };
+        while !has_come_back(&tree(&mut client)) {
+            assert!(started.elapsed() < PATIENCE, "{path}");
+        }
+    }
+    assert_eq!(run(&mut client, &ask).summary.files_remembered, 1);
+}

@@ -3,7 +3,7 @@
 //! Nothing here can wait for ever: bare lines have a socket timeout, and a daemon that lives too
 //! long is told to leave, which ends the reads of every client.
 
-use astscope_daemon::{DaemonConfig, ServeError, serve};
+use astscope_daemon::{DaemonConfig, MemorySource, ServeError, serve};
 use astscope_fixtures::Fixture;
 use astscope_protocol::messages::{
     ErrorCode, HelloResult, Item, MatchRecord, MatcherSpec, OpenParams, PROTOCOL, Peer, RunParams,
@@ -48,6 +48,7 @@ pub(crate) fn config(runtime_dir: &RuntimeDir) -> DaemonConfig {
         parsers: None,
         idle_exit: None,
         allow_debug: false,
+        memory: MemorySource::of_kernel(),
         leaving: || (),
         version: "1.2.3".to_owned(),
     }

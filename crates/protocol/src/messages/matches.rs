@@ -8,12 +8,14 @@
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, SerializeSeq as _, Serializer};
 use serde_json::value::RawValue;
+use std::sync::Arc;
 
-/// JSON texts of matches, in order.
+/// JSON texts of matches, in order. A clone shares them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Matches {
     /// `{…},␉{…}`: each text, with no TAB of its own; a comma and a TAB between two.
-    json: Vec<u8>,
+    #[expect(clippy::rc_buffer, reason = "it grows in place as long as nobody shares it")]
+    json: Arc<Vec<u8>>,
     len: usize,
 }
 
@@ -34,24 +36,36 @@ impl Matches {
         self.len
     }
 
+    /// Bytes that the texts take in memory.
+    pub fn heap_bytes(&self) -> usize {
+        self.json.capacity()
+    }
+
+    /// Gives back the room for more matches, which whoever keeps them doesn't need.
+    pub fn shrink(&mut self) {
+        Arc::make_mut(&mut self.json).shrink_to_fit();
+    }
+
     /// Appends the JSON of `record`, an object.
     ///
     /// # Errors
     /// When it can't be written as JSON; then nothing is appended.
     pub fn push(&mut self, record: &impl Serialize) -> serde_json::Result<()> {
-        let end = self.json.len();
+        let is_first = self.is_empty();
+        let json = Arc::make_mut(&mut self.json);
+        let end = json.len();
         // Room for the first match: a file that has one has a few as a rule.
-        self.json.reserve(FIRST_BYTES.saturating_sub(end));
-        if !self.is_empty() {
-            self.json.extend_from_slice(SEPARATOR);
+        json.reserve(FIRST_BYTES.saturating_sub(end));
+        if !is_first {
+            json.extend_from_slice(SEPARATOR);
         }
-        let start = self.json.len();
-        if let Err(error) = serde_json::to_writer(&mut self.json, record) {
-            self.json.truncate(end);
+        let start = json.len();
+        if let Err(error) = serde_json::to_writer(&mut *json, record) {
+            json.truncate(end);
             return Err(error);
         }
         // Raw values may be JSON that somebody formatted; within strings no such byte is raw.
-        for byte in &mut self.json[start..] {
+        for byte in &mut json[start..] {
             if *byte < b' ' {
                 *byte = b' ';
             }
@@ -66,7 +80,8 @@ impl Matches {
             let mut tabs = memchr::memchr_iter(b'\t', &self.json);
             let cut = len.checked_sub(1).and_then(|last| tabs.nth(last));
             // The comma before the TAB goes too.
-            self.json.truncate(cut.map_or(0, |tab| tab - 1));
+            let end = cut.map_or(0, |tab| tab - 1);
+            Arc::make_mut(&mut self.json).truncate(end);
             self.len = len;
         }
     }
@@ -104,7 +119,7 @@ impl Matches {
     /// as the daemon cuts.
     pub(crate) fn from_cut(json: &str) -> Option<Self> {
         let len = memchr::memchr_iter(b'\t', json.as_bytes()).count() + 1;
-        let cut = Self { json: json.as_bytes().to_vec(), len };
+        let cut = Self { json: Arc::new(json.as_bytes().to_vec()), len };
         let is_object = |text: &[u8]| text.first() == Some(&b'{') && text.last() == Some(&b'}');
         let is_ours = cut.texts().enumerate().all(|(at, text)| {
             let text = if at + 1 < len { text.strip_suffix(b",") } else { Some(text) };
@@ -178,6 +193,17 @@ mod tests {
             some.push(&serde_json::json!({"d": 4})).unwrap();
             assert_eq!(some.iter().last(), Some(r#"{"d":4}"#));
         }
+    }
+
+    #[test]
+    fn a_clone_shares_its_texts_until_one_of_them_changes() {
+        let all = matches(&[r#"{"a":1}"#, r#"{"b":2}"#]);
+        let mut other = all.clone();
+        assert!(Arc::ptr_eq(&all.json, &other.json));
+        other.truncate(1);
+        other.shrink();
+        assert_eq!((written(&other), other.heap_bytes()), ("[\t{\"a\":1}\t]".into(), 7));
+        assert_eq!(written(&all), "[\t{\"a\":1},\t{\"b\":2}\t]");
     }
 
     #[test]

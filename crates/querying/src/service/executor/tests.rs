@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test may")]
 
 use super::*;
-use crate::service::supervisor;
+use crate::service::{CacheConfig, QueryCache, supervisor};
 use astscope_supervision::{
     ChildState, Order, Pool, PoolConfig, Recorder, Root, Seat, Strategy, SupervisorSpec,
 };
@@ -20,9 +20,10 @@ impl Bench {
         let config = PoolConfig { size, max_overflow: 0, queue, order: Order::Lifo, deaths: None };
         let (pool, seats) = Pool::new::<Seat>("query_execution_pool", config, ()).unwrap();
         let executor = ExecutorHandle::new(ExecutorConfig::default(), seats);
+        let cache = QueryCache::<Vec<()>>::new(CacheConfig::default());
         let tree = SupervisorSpec::new(Strategy::OneForOne)
             .child(pool)
-            .child(supervisor(&executor))
+            .child(supervisor(&executor, &cache))
             .observer(Recorder::new());
         Self { root: tree.start("root").await.unwrap(), executor }
     }

@@ -139,8 +139,8 @@ fn warm(report: &mut Report, corpus: &Corpus, ours: &Path, flags: &BenchFlags) -
     let patterns = PATTERNS.iter().filter(|(name, ..)| *name == corpus.name);
     for (_, language, pattern) in patterns {
         let edited = Edited::first(&corpus.dir, language)?;
-        let (mut cli, mut socket, mut peer) =
-            (Series::default(), Series::default(), Series::default());
+        let (mut cli, mut socket, mut again, mut peer) =
+            (Series::default(), Series::default(), Series::default(), Series::default());
         let mut n_matches = 0;
         for pass in 0..=flags.pairs {
             edited.touch(pass)?;
@@ -150,20 +150,27 @@ fn warm(report: &mut Report, corpus: &Corpus, ours: &Path, flags: &BenchFlags) -
                 corpus,
                 language,
                 pattern,
+                &["--no-cache"],
             )?;
             our_sample.cpu += daemon.cpu_seconds()? - before;
             edited.touch(pass + 1000)?;
-            let (socket_sample, socket_matches) = daemon.run(&corpus.dir, language, pattern)?;
+            let (socket_sample, socket_matches) =
+                daemon.run(&corpus.dir, language, pattern, true)?;
+            edited.touch(pass + 2000)?;
+            let (again_sample, again_matches) =
+                daemon.run(&corpus.dir, language, pattern, false)?;
             let (peer_sample, peer_matches) =
-                command(&mut Command::new(&flags.ast_grep), corpus, language, pattern)?;
+                command(&mut Command::new(&flags.ast_grep), corpus, language, pattern, &[])?;
             ensure!(
-                our_matches == peer_matches && socket_matches == peer_matches,
-                "{pattern}: {our_matches} and {socket_matches} matches, ast-grep has {peer_matches}"
+                [our_matches, socket_matches, again_matches] == [peer_matches; 3],
+                "{pattern}: {our_matches}, {socket_matches} and {again_matches} matches, \
+                 ast-grep has {peer_matches}"
             );
             n_matches = peer_matches;
             if pass > 0 {
                 cli.push(our_sample);
                 socket.push(socket_sample);
+                again.push(again_sample);
                 peer.push(peer_sample);
             }
         }
@@ -172,10 +179,9 @@ fn warm(report: &mut Report, corpus: &Corpus, ours: &Path, flags: &BenchFlags) -
         let row = |how, series: &Series| {
             Row::pair(&name(how), "ast-grep run", series, &peer, ratio(series), n_matches)
         };
-        let (by_cli, by_socket) =
-            (row("through the command line", &cli), row("over an open socket", &socket));
-        report.row(by_cli);
-        report.row(by_socket);
+        report.row(row("through the command line", &cli));
+        report.row(row("over an open socket", &socket));
+        report.row(row("over an open socket, asked again after one edited file", &again));
     }
     daemon.stop()
 }
@@ -187,6 +193,7 @@ fn command(
     corpus: &Corpus,
     language: &str,
     pattern: &str,
+    more: &[&str],
 ) -> Result<(Sample, u64)> {
     let mut file = tempfile::tempfile()?;
     let before = cpu_seconds_of_children();
@@ -194,6 +201,7 @@ fn command(
     let status = program
         .current_dir(&corpus.dir)
         .args(["run", "-p", pattern, "-l", language, "--json=stream"])
+        .args(more)
         .stdout(file.try_clone()?)
         .stderr(Stdio::inherit())
         .status()

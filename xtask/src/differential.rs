@@ -1,7 +1,7 @@
 //! The differential test: astscope answers what the real ast-grep answers, object for object.
 //!
 //! Both programs get the same arguments in the same directory; their JSON is compared as multisets
-//! (`compare`). Questions are data (`cases`), source trees are made or found (`corpora`), and
+//! (`compare`). Ours is asked twice, since the second answer comes from memory. Questions are data (`cases`), source trees are made or found (`corpora`), and
 //! `random` asks questions that nobody wrote down. A case without hits proves nothing, so it
 //! doesn't count, and a run with too few that count fails.
 #![expect(clippy::print_stdout, reason = "its output is the report")]
@@ -87,10 +87,15 @@ impl Bench {
         let args: Vec<_> = args.iter().chain(&corpus.paths).cloned().collect();
         let expected = self.oracle.ask(&corpus.root, &args)?;
         let mut actual = self.ours.ask(&corpus.root, &args)?;
+        // Answered from what the first left in memory.
+        let again = self.ours.ask(&corpus.root, &args)?;
+        let differs_again =
+            (again.exit_code, &again.objects) != (actual.exit_code, &actual.objects);
         let forgot = actual.forget_added_languages();
         let mut verdict = Verdict {
             hits: expected.objects.len(),
             elapsed: (expected.elapsed, actual.elapsed),
+            differs_again,
             ..Verdict::default()
         };
         // `run` ends with 1 when it finds nothing, and what we forgot was something.
@@ -114,25 +119,31 @@ struct Verdict {
     hits: usize,
     differences: Vec<Difference>,
     exit_codes: Option<String>,
+    /// Whether ours answered otherwise when it was asked a second time.
+    differs_again: bool,
     /// Of the oracle and of ours.
     elapsed: (Duration, Duration),
 }
 
 impl Verdict {
     fn is_equal(&self) -> bool {
-        self.differences.is_empty() && self.exit_codes.is_none()
+        self.differences.is_empty() && self.exit_codes.is_none() && !self.differs_again
     }
 
     fn add(&mut self, other: Self) {
         self.hits += other.hits;
         self.differences.extend(other.differences);
         self.exit_codes = self.exit_codes.take().or(other.exit_codes);
+        self.differs_again |= other.differs_again;
         self.elapsed = (self.elapsed.0 + other.elapsed.0, self.elapsed.1 + other.elapsed.1);
     }
 
     fn print_details(&self) {
         if let Some(line) = &self.exit_codes {
             println!("    {line}");
+        }
+        if self.differs_again {
+            println!("    the second answer, from memory, is another");
         }
         for difference in self.differences.iter().take(SHOWN_DIFFERENCES) {
             println!("    {difference}");

@@ -63,7 +63,14 @@ impl Daemon {
     }
 
     /// Runs a pattern over the open connection: what it took, the daemon's CPU only, and matches.
-    pub(super) fn run(&self, root: &Path, language: &str, pattern: &str) -> Result<(Sample, u64)> {
+    /// Searches every file anew with `no_cache`.
+    pub(super) fn run(
+        &self,
+        root: &Path,
+        language: &str,
+        pattern: &str,
+        no_cache: bool,
+    ) -> Result<(Sample, u64)> {
         let params = RunParams {
             selection: Selection {
                 cwd: root.to_string_lossy().into_owned(),
@@ -71,7 +78,7 @@ impl Daemon {
             },
             matcher: MatcherSpec { pattern: Some(pattern.to_owned()), ..MatcherSpec::default() },
             language: Some(language.to_owned()),
-            delivery: Delivery::default(),
+            delivery: Delivery { no_cache, ..Delivery::default() },
             ..RunParams::default()
         };
         let before = self.cpu_seconds()?;

@@ -10,9 +10,9 @@ mod slot;
 
 pub use mailbox::{CallError, Mailbox, Reply, SendError};
 pub use slot::{ChildRef, Monitor, NotReady, Status, Vitals};
-pub(crate) use slot::{Pulse, Slot};
+pub(crate) use slot::{Delegated, Pulse, Slot};
 
-use crate::later;
+use crate::{incarnation, later};
 use arc_swap::ArcSwapOption;
 use std::fmt;
 use std::sync::Arc;
@@ -71,6 +71,7 @@ impl<M: Send + 'static> Address<M> {
         within: Duration,
         request: impl FnOnce(Reply<R>) -> M,
     ) -> Result<R, CallError> {
+        let _waiting = incarnation::delegate();
         let deadline = later(Instant::now(), within);
         let (reply, answer) = oneshot::channel();
         self.deliver(deadline, || request(Reply(reply))).await?;
@@ -84,6 +85,7 @@ impl<M: Send + 'static> Address<M> {
         within: Duration,
         request: impl FnOnce(Reply<R>) -> M,
     ) -> Result<R, CallError> {
+        let _waiting = incarnation::delegate();
         let deadline = later(Instant::now(), within);
         let (reply, answer) = oneshot::channel();
         self.send_now(request(Reply(reply)))?;
@@ -95,6 +97,7 @@ impl<M: Send + 'static> Address<M> {
     /// # Cancel safety
     /// Dropping the future withdraws the message, unless it is delivered already.
     pub async fn send(&self, within: Duration, message: M) -> Result<(), SendError> {
+        let _waiting = incarnation::delegate();
         self.deliver(later(Instant::now(), within), || message).await
     }
 

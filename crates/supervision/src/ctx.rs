@@ -13,6 +13,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -39,7 +40,15 @@ struct Inner {
     failure: watch::Sender<Option<Exit>>,
     acknowledge: Mutex<Option<oneshot::Sender<()>>>,
     acknowledged: CancellationToken,
-    probe: Probe,
+    inherited: Inherited,
+}
+
+/// What a supervisor hands down to all that is below it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inherited {
+    pub(crate) probe: Probe,
+    /// Of services that say nothing else.
+    pub(crate) stall_after: Option<Duration>,
 }
 
 /// What belongs to the incarnation besides its own future.
@@ -63,7 +72,7 @@ impl Ctx {
         slot: Arc<Slot>,
         pulse: Arc<Pulse>,
         acknowledge: oneshot::Sender<()>,
-        probe: Probe,
+        inherited: Inherited,
     ) -> Self {
         Self(Arc::new(Inner {
             serial: LAST_SERIAL.fetch_add(1, Ordering::Relaxed) + 1,
@@ -76,7 +85,7 @@ impl Ctx {
             failure: watch::Sender::new(None),
             acknowledge: Mutex::new(Some(acknowledge)),
             acknowledged: CancellationToken::new(),
-            probe,
+            inherited,
         }))
     }
 
@@ -192,6 +201,7 @@ impl Ctx {
             });
         }
         let _stop_when_dropped = stop.drop_guard();
+        let _waiting = self.0.pulse.delegated();
         told.await.unwrap_or(Err(Exit::Shutdown))
     }
 
@@ -252,7 +262,11 @@ impl Ctx {
     }
 
     pub(crate) fn probe(&self) -> &Probe {
-        &self.0.probe
+        &self.0.inherited.probe
+    }
+
+    pub(crate) fn inherited(&self) -> &Inherited {
+        &self.0.inherited
     }
 
     /// Ends whatever belongs to the incarnation, and waits for it. `Some` if a part of that
@@ -312,7 +326,8 @@ mod tests {
     async fn an_incarnation_forgets_the_work_that_is_done() {
         let emitter = Emitter::new(TreePath::root("a"), Recorder::new());
         let slot = Slot::anonymous("a".into());
-        let ctx = Ctx::new(1, emitter, slot, Pulse::new(), oneshot::channel().0, Probe::default());
+        let ctx =
+            Ctx::new(1, emitter, slot, Pulse::new(), oneshot::channel().0, Inherited::default());
         for _ in 0..100 {
             ctx.spawn(async {});
             ctx.blocking(None, |_| ()).await.unwrap();

@@ -6,16 +6,16 @@
 
 use crate::address::{Mailbox, Pulse};
 use crate::core::{Action, ChildKey, Core, End, Input, Ticket};
+use crate::ctx::Inherited;
 use crate::incarnation::{self, Control, Limits};
 use crate::policy::Restart;
 use crate::spec::{Body, ChildSpec, SupervisorSpec};
 use crate::supervisor::{Inbox, Request, Snapshot};
-use crate::{AdminError, Answer, BoxFuture, Ctx, Exit, Probe, Reply};
+use crate::{AdminError, Answer, BoxFuture, Ctx, Exit, Reply};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -61,7 +61,7 @@ struct Running {
 struct Driver<'a> {
     core: Core<ChildSpec>,
     ctx: &'a Ctx,
-    probe: Probe,
+    inherited: Inherited,
     actions: VecDeque<Action<ChildSpec>>,
     tasks: JoinSet<(ChildKey, u64, End)>,
     running: FxHashMap<ChildKey, Running>,
@@ -80,6 +80,7 @@ pub(crate) async fn run(
     control: &Control,
     Inbox { mut requests, mut lookers }: Inbox,
 ) -> SupervisorEnd {
+    let inherited = spec.hands_down(ctx.inherited());
     let children = spec.children.into_iter().map(|child| {
         // The count goes on where the last incarnation of this supervisor left it.
         let incarnation = child.slot.status().incarnation();
@@ -88,7 +89,7 @@ pub(crate) async fn run(
     let mut driver = Driver {
         core: Core::new(spec.policy, children.collect(), Instant::now()),
         ctx,
-        probe: spec.probe.unwrap_or_else(|| ctx.probe().clone()),
+        inherited,
         actions: VecDeque::new(),
         tasks: JoinSet::new(),
         running: FxHashMap::default(),
@@ -316,11 +317,13 @@ impl Driver<'_> {
             target: "astscope::supervision", "child", path = %emitter.path(), incarnation
         );
         let (acknowledge, acknowledged) = oneshot::channel();
+        let inherited = self.inherited.clone();
         let slot = Arc::clone(&spec.slot);
-        let ctx = Ctx::new(incarnation, emitter, slot, pulse, acknowledge, self.probe.clone());
+        let ctx = Ctx::new(incarnation, emitter, slot, pulse, acknowledge, inherited);
         let control = Control::default();
+        let limits = Limits { stall_after: spec.stalled_after(&self.inherited), grace };
         spec.slot.set_crash(control.crash.clone());
-        let future = body(spec, ctx.clone(), control.clone(), grace);
+        let future = body(spec, ctx.clone(), control.clone(), limits);
         if policy.restart == Restart::Temporary {
             spec.body.spend();
         }
@@ -339,8 +342,7 @@ impl Driver<'_> {
 }
 
 /// The future of an incarnation.
-fn body(spec: &ChildSpec, ctx: Ctx, control: Control, grace: Duration) -> BoxFuture<End> {
-    let limits = Limits { stall_after: spec.stall_after, grace };
+fn body(spec: &ChildSpec, ctx: Ctx, control: Control, limits: Limits) -> BoxFuture<End> {
     // Asked in the child's task: it is somebody's code.
     let when = spec.when.clone();
     let is_wanted = move || when.is_none_or(|when| when());

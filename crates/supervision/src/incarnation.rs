@@ -4,11 +4,13 @@
 //! is a token that this loop obeys, so that the future is dropped, its scope ended and waited for,
 //! and only then its end reported. An incarnation that is reported as ended is gone.
 
+use crate::address::Delegated;
 use crate::core::End;
 use crate::probe::{Fault, Point, keep_busy};
 use crate::{BoxFuture, Ctx, Exit};
-use std::future::{pending, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -17,6 +19,24 @@ use tokio_util::sync::CancellationToken;
 tokio::task_local! {
     /// Whose code runs, for the panic hook.
     pub(crate) static CURRENT: Ctx;
+}
+
+/// Waits for what somebody else does: an answer, a turn, a thread. That this takes long is no
+/// [stall](crate::ChildSpec::stall_after) of the child that waits, and ending the child would not
+/// make it shorter. [`Address::call`](crate::Address::call), pools, monitors and
+/// [`Ctx::blocking`] do this by themselves; it is for a wait at anything else. `wait` has to end by
+/// itself, by a deadline for example: nobody else will end it.
+///
+/// # Cancel safety
+/// That of `wait`.
+pub async fn delegated<T>(wait: impl Future<Output = T>) -> T {
+    let _waiting = delegate();
+    wait.await
+}
+
+/// Notes that the child whose code runs waits for somebody else, until this is dropped.
+pub(crate) fn delegate() -> Option<Delegated> {
+    CURRENT.try_with(|ctx| ctx.pulse().delegated()).ok()
 }
 
 /// How a supervisor reaches an incarnation.
@@ -126,9 +146,9 @@ async fn attend(
     // A stop that a fault holds back, and until when the future isn't polled.
     let mut stop_at: Option<Instant> = None;
     let mut asleep_until: Option<Instant> = None;
-    let mut hangs = false;
+    let mut hangs_since: Option<Instant> = None;
     loop {
-        let awake = asleep_until.is_none() && !hangs;
+        let awake = asleep_until.is_none() && hangs_since.is_none();
         tokio::select! {
             biased;
             () = control.kill.cancelled() => return End::Exited(Exit::Killed),
@@ -160,20 +180,21 @@ async fn attend(
                 Fault::Panic => return End::Exited(Exit::Panicked("probe".into())),
                 Fault::Error => return End::Exited(Exit::failed("probe")),
                 Fault::Hang => {
-                    hangs = true;
+                    hangs_since = Some(Instant::now());
                     ctx.pulse().busy(); // it hangs at work, not while it waits for some
                 }
                 Fault::Slow(time) => asleep_until = Some(Instant::now() + time),
                 Fault::Busy(time) => keep_busy(time),
             },
-            // How long a stop may take is its stop rule's to say.
-            () = stalled(ctx, stall_after), if stall_after.is_some() && !told_to_stop => {
-                return End::Exited(Exit::Stalled);
-            }
             end = caught(body), if awake => return match end {
                 Ok(end) => end,
                 Err(exit) => End::Exited(exit),
             },
+            // After the child itself, which may just have begun to work. How long a stop may take is
+            // its stop rule's to say.
+            () = stalled(ctx, stall_after, hangs_since), if !told_to_stop => {
+                return End::Exited(Exit::Stalled);
+            }
         }
     }
 }
@@ -195,17 +216,32 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-/// Waits until the incarnation has been at work for `limit` without progress.
-async fn stalled(ctx: &Ctx, limit: Option<Duration>) {
+/// Waits until the incarnation has been at work for `limit` without progress. Polled after whatever
+/// may begin that work, so that an idle child needs no timer.
+async fn stalled(ctx: &Ctx, limit: Option<Duration>, hangs_since: Option<Instant>) {
     let Some(limit) = limit else { return pending().await };
-    ctx.acknowledged().cancelled().await;
-    loop {
-        match ctx.pulse().working_for() {
-            Some(time) if time >= limit => return,
-            Some(time) => sleep(limit.saturating_sub(time)).await,
-            None => sleep(limit).await,
-        }
+    if let Some(since) = hangs_since {
+        return sleep_until(since + limit).await;
     }
+    ctx.acknowledged().cancelled().await;
+    let mut timer = pin!(sleep(limit));
+    poll_fn(|cx| {
+        loop {
+            let Some(time) = ctx.pulse().working_for() else { return Poll::Pending };
+            // A wait for somebody else may be a task's, whose end nobody here hears of.
+            let left = if ctx.pulse().is_delegating() { limit } else { limit.saturating_sub(time) };
+            if left.is_zero() {
+                return Poll::Ready(());
+            }
+            if timer.is_elapsed() {
+                timer.as_mut().reset(Instant::now() + left);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await;
 }
 
 /// Waits for a fault to be armed for this child while it runs.

@@ -157,7 +157,7 @@ pub use event::{
 };
 pub use exit::Exit;
 pub use health::{Health, HealthReport, HealthStatus, ServiceHealth, Verdict};
-pub use incarnation::install_panic_hook;
+pub use incarnation::{delegated, install_panic_hook};
 pub use lint::{Finding, LintRule};
 pub use partition::{NoPartition, PartitionSupervisor, ResizeError};
 pub use policy::{

@@ -40,6 +40,7 @@ pub use threads::{Executor, Inline, Job, Lane, Threads};
 use self::desk::Lease;
 use self::door::Door;
 use self::keeper::{Keeper, Plan};
+use crate::incarnation::delegate;
 use crate::{
     Address, CallError, ChildSpec, Reply, Service, SpecError, Stop, Strategy, Supervisor,
     SupervisorSpec, later,
@@ -278,6 +279,7 @@ impl<M: Send + 'static> Pool<M> {
     /// Dropping the future gives up the place in the queue; a worker that was just lent to it goes
     /// back.
     pub async fn checkout(&self, within: Duration) -> Result<Worker<M>, PoolError> {
+        let _waiting = delegate();
         let lease = self.door.checkout(later(Instant::now(), within), true).await?;
         Ok(Worker { lease })
     }

@@ -5,6 +5,7 @@
 
 use crate::address::{Address, Slot};
 use crate::core::End;
+use crate::ctx::Inherited;
 use crate::policy::{
     AutoShutdown, Backoff, ChildKind, ChildPolicy, Restart, SpecError, Stop, Strategy, Structure,
     SupervisorPolicy,
@@ -38,7 +39,9 @@ pub struct ChildSpec {
     pub(crate) body: Body,
     pub(crate) slot: Arc<Slot>,
     pub(crate) ready_later: bool,
-    pub(crate) stall_after: Option<Duration>,
+    stall_after: Option<Duration>,
+    /// Whether its mailbox tells when it has nothing to do.
+    has_mailbox: bool,
     pub(crate) when: Option<Condition>,
 }
 
@@ -77,7 +80,15 @@ impl ChildSpec {
             backoff: None,
             firewall: None,
         };
-        Self { policy, body, slot, ready_later: false, stall_after: None, when: None }
+        Self {
+            policy,
+            body,
+            slot,
+            ready_later: false,
+            stall_after: None,
+            has_mailbox: false,
+            when: None,
+        }
     }
 
     /// A service, known by this address. Permanent, stopped within 5 s, started within 60 s.
@@ -99,7 +110,8 @@ impl ChildSpec {
                 }
             })
         };
-        Self::new(ChildKind::Worker, Body::Worker(Arc::new(body)), slot)
+        let worker = Self::new(ChildKind::Worker, Body::Worker(Arc::new(body)), slot);
+        Self { has_mailbox: true, ..worker }
     }
 
     /// A worker without a mailbox: a function that is started when its future is made, and called
@@ -211,12 +223,20 @@ impl ChildSpec {
     }
 
     /// Ends an incarnation that was at work for this long without [progress](Ctx::progress), with
-    /// [`Exit::Stalled`]. It must still await now and then: a thread that never yields can only be
-    /// reported, by [`Health`](crate::Health).
+    /// [`Exit::Stalled`]. A wait for somebody else's work is none of its own
+    /// ([`delegated`](crate::delegated)). It must still await now and then: a thread that never
+    /// yields can only be reported, by [`Health`](crate::Health).
     #[must_use]
     pub fn stall_after(mut self, limit: Duration) -> Self {
         self.stall_after = Some(limit);
         self
+    }
+
+    /// When it is stalled. Whoever has no mailbox is idle only if he says so, which is his to
+    /// promise; whoever is temporary wouldn't come back.
+    pub(crate) fn stalled_after(&self, inherited: &Inherited) -> Option<Duration> {
+        let is_watched = self.has_mailbox && self.policy.restart != Restart::Temporary;
+        self.stall_after.or(inherited.stall_after.filter(|_| is_watched))
     }
 
     /// The child's name.
@@ -333,7 +353,8 @@ fn exit_of(result: Result<(), Exit>, ctx: &Ctx) -> Exit {
 pub struct SupervisorSpec {
     pub(crate) policy: SupervisorPolicy,
     pub(crate) children: Vec<ChildSpec>,
-    pub(crate) probe: Option<Probe>,
+    probe: Option<Probe>,
+    stall_after: Option<Duration>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
 }
 
@@ -357,7 +378,7 @@ impl SupervisorSpec {
             auto_shutdown: AutoShutdown::Never,
             kill_grace: KILL_GRACE,
         };
-        Self { policy, children: Vec::new(), probe: None, observer: None }
+        Self { policy, children: Vec::new(), probe: None, stall_after: None, observer: None }
     }
 
     /// Tolerates `restarts` within any `period`. One more ends it, and its parent decides.
@@ -402,6 +423,24 @@ impl SupervisorSpec {
     pub fn probe(mut self, probe: Probe) -> Self {
         self.probe = Some(probe);
         self
+    }
+
+    /// When a service below is [stalled](ChildSpec::stall_after) that says nothing itself, except
+    /// below supervisors with a limit of their own: nobody else would find one that hangs. It is for
+    /// services with a mailbox, which tells when they are idle, and that are restarted; not for
+    /// tasks and temporary ones.
+    #[must_use]
+    pub fn stall_after(mut self, limit: Duration) -> Self {
+        self.stall_after = Some(limit);
+        self
+    }
+
+    /// What those below get, of which its parent has handed `above` down to it.
+    pub(crate) fn hands_down(&self, above: &Inherited) -> Inherited {
+        Inherited {
+            probe: self.probe.clone().unwrap_or_else(|| above.probe.clone()),
+            stall_after: self.stall_after.or(above.stall_after),
+        }
     }
 
     /// Who sees the events of the tree whose root this is. By default they go to `tracing`.

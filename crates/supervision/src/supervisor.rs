@@ -2,6 +2,7 @@
 
 use crate::address::{Address, CallError, ChildRef, Mailbox, Reply, Slot};
 use crate::core::{AdminError, Answer, ChildInfo, Command, Count};
+use crate::ctx::Inherited;
 use crate::driver::{self, SupervisorEnd};
 use crate::incarnation::Control;
 use crate::policy::{ChildPolicy, SpecError, SupervisorPolicy, is_name};
@@ -259,9 +260,9 @@ impl Root {
         let Some(tell_monitors) = whole.slot.begin(1, true, Arc::clone(&pulse)) else {
             return Err(StartError::Ended(Exit::Normal)); // its slot is new
         };
-        let probe = spec.probe.clone().unwrap_or_default();
+        let inherited = spec.hands_down(&Inherited::default());
         let slot = Arc::clone(&whole.slot);
-        let ctx = Ctx::new(1, emitter.clone(), slot, pulse, acknowledge, probe);
+        let ctx = Ctx::new(1, emitter.clone(), slot, pulse, acknowledge, inherited);
         let inbox = supervisor.open(&ctx);
         whole.slot.publish(crate::ChildState::Up);
 

@@ -1,9 +1,9 @@
 //! What everybody may know of a child: written by its supervisor, read without asking it.
 
 use super::SendError;
-use crate::{ChildState, Exit, later};
+use crate::{ChildState, Exit, incarnation, later};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -296,6 +296,7 @@ impl Monitor {
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
     pub async fn down(&mut self) -> Exit {
+        let _waiting = incarnation::delegate();
         // An error: the runtime went down, and the incarnation with it.
         let exit = self.down.wait_for(Option::is_some).await.ok().and_then(|exit| exit.clone());
         exit.unwrap_or(Exit::Killed)
@@ -323,6 +324,8 @@ pub(crate) struct Pulse {
     beats: AtomicU64,
     /// Milliseconds after `base`, plus 1; 0 while it waits for a message.
     working_since: AtomicU64,
+    /// Waits under way for what somebody else does.
+    delegated: AtomicUsize,
 }
 
 impl Pulse {
@@ -331,6 +334,7 @@ impl Pulse {
             base: Instant::now(),
             beats: AtomicU64::new(0),
             working_since: AtomicU64::new(1),
+            delegated: AtomicUsize::new(0),
         };
         Arc::new(pulse)
     }
@@ -360,6 +364,17 @@ impl Pulse {
         Waiting(self)
     }
 
+    /// It waits for what somebody else does, until this is dropped.
+    pub(crate) fn delegated(self: &Arc<Self>) -> Delegated {
+        self.delegated.fetch_add(1, Ordering::Relaxed);
+        Delegated(Arc::clone(self))
+    }
+
+    /// Whether it waits for what somebody else does.
+    pub(crate) fn is_delegating(&self) -> bool {
+        self.delegated.load(Ordering::Relaxed) > 0
+    }
+
     /// How long it has been at work without progress.
     pub(crate) fn working_for(&self) -> Option<Duration> {
         let since = self.working_since.load(Ordering::Relaxed);
@@ -374,6 +389,23 @@ pub(super) struct Waiting<'a>(&'a Pulse);
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.working_since.store(self.0.now(), Ordering::Relaxed);
+    }
+}
+
+/// Who holds it waits for somebody else. That the wait is over is progress.
+pub(crate) struct Delegated(Arc<Pulse>);
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        let Pulse { working_since, delegated, .. } = &*self.0;
+        // A task of the child may end its wait while the child itself is idle, and stays so.
+        let since = working_since.load(Ordering::Relaxed);
+        if since != 0 {
+            let now = self.0.now();
+            let _idle =
+                working_since.compare_exchange(since, now, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        delegated.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

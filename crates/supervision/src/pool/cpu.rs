@@ -9,7 +9,9 @@ use super::door::{AskDesk, Door};
 use super::jobs::{JobId, Jobs};
 use super::threads::{Executor, Lane};
 use super::{Order, PoolConfig, PoolConfigError, PoolError};
-use crate::{Checkpoint, ChildSpec, Ctx, Exit, Init, Interrupted, Mailbox, Service, Stop, later};
+use crate::{
+    Checkpoint, ChildSpec, Ctx, Exit, Init, Interrupted, Mailbox, Service, Stop, delegated, later,
+};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -126,7 +128,7 @@ impl CpuPool {
 
         let answer = tokio::select! {
             biased;
-            answer = timeout_at(deadline, told) => match answer {
+            answer = delegated(timeout_at(deadline, told)) => match answer {
                 Ok(answer) => answer.unwrap_or(Err(CpuError::Stopped)),
                 Err(_) => Err(CpuError::Timeout),
             },

@@ -1,10 +1,10 @@
 //! What belongs to an incarnation: its tasks, its blocking work, its progress and its panics.
 
 use super::play::{Log, check, children, ended, ms, one_for_one, perform, secs, skip, stop, take};
-use crate::stage::Stage;
+use crate::stage::{Stage, settle};
 use astscope_supervision::{
-    Address, Checkpoint, ChildSpec, Ctx, Exit, Init, Mailbox, Restart, Service, Stop,
-    SupervisorSpec,
+    Address, Checkpoint, ChildSpec, Ctx, Exit, Fault, Init, Mailbox, Point, Probe, Reply, Restart,
+    Service, Stop, SupervisorSpec,
 };
 use expect_test::expect;
 use std::sync::{Arc, Mutex};
@@ -387,6 +387,117 @@ async fn progress_keeps_an_incarnation_alive_and_counts_from_the_last() {
         > stalled after 71s
     "#]],
     );
+}
+
+/// Does what it is told, without a word about progress.
+struct Told;
+
+enum Tell {
+    /// Ask another service, for so long.
+    Ask(Address<Tell>, std::time::Duration),
+    /// Wait for nobody.
+    Sleep(std::time::Duration),
+    /// Never answered.
+    Nothing(Reply<()>),
+}
+
+impl Service for Told {
+    type Args = ();
+    type Message = Tell;
+    async fn init((): (), _: &Ctx) -> Result<Init<Self>, Exit> {
+        Ok(Init::Ready(Self))
+    }
+    async fn run(self, mut mailbox: Mailbox<Tell>, _: Ctx) -> Result<(), Exit> {
+        let mut kept = Vec::new();
+        while let Some(tell) = mailbox.recv().await {
+            match tell {
+                Tell::Ask(whom, within) => {
+                    let answer = whom.call(within, Tell::Nothing).await;
+                    assert_eq!(answer, Err(astscope_supervision::CallError::Timeout));
+                }
+                Tell::Sleep(time) => sleep(time).await,
+                Tell::Nothing(reply) => kept.push(reply),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Two services below a supervisor that says when those below are stalled: after 2 s.
+fn inheriting(a: &Address<Tell>, b: &Address<Tell>) -> SupervisorSpec {
+    let below = one_for_one()
+        .child(ChildSpec::service::<Told>(a, ()))
+        .child(ChildSpec::service::<Told>(b, ()).stall_after(secs(100)));
+    // Neither a task, which says nothing of itself, nor who wouldn't come back is ended.
+    let task = ChildSpec::task("task", |_| std::future::pending());
+    one_for_one()
+        .stall_after(secs(2))
+        .child(ChildSpec::supervisor("below", below))
+        .child(task)
+        .child(ChildSpec::service::<Told>(&Address::new("once", 1), ()).restart(Restart::Temporary))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_is_handed_down_and_a_wait_for_others_is_no_stall() {
+    let stage = Stage::new();
+    let (a, b) = (Address::new("a", 4), Address::new("b", 4));
+    let root = perform(&stage, inheriting(&a, &b)).await;
+    skip(&stage);
+    a.send(secs(1), Tell::Ask(b.clone(), secs(50))).await.unwrap();
+    sleep(secs(60)).await;
+    b.send(secs(1), Tell::Sleep(secs(50))).await.unwrap();
+    sleep(secs(60)).await;
+    stage.line("> 120 s");
+    let mut monitor = a.child().monitor();
+    let struck = Instant::now();
+    a.send(secs(1), Tell::Sleep(secs(50))).await.unwrap();
+    let exit = monitor.down().await;
+    stage.line(format!("> {exit} after {:?}", struck.elapsed()));
+    settle().await;
+    stop(&stage, &root).await;
+    check(
+        &stage,
+        expect![[r#"
+        > 120 s
+        ! below/a exited (stalled), restarts
+        below/a started #2
+        > stalled after 2s
+        once stopping
+        once stopped (shutdown)
+        task stopping
+        task stopped (killed)
+        ! task stop failed (killed)
+        below stopping
+        below/b stopping
+        below/b stopped (shutdown)
+        below/a stopping
+        below/a stopped (shutdown)
+        below down (shutdown)
+        below stopped (shutdown)
+        root down (shutdown)
+        > shutdown after 5s
+    "#]],
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_hangs_is_found_whatever_he_waited_for() {
+    let stage = Stage::new();
+    let (a, b) = (Address::new("a", 4), Address::new("b", 4));
+    let probe = Probe::new();
+    let root = perform(&stage, inheriting(&a, &b).probe(probe.clone())).await;
+    a.send(secs(1), Tell::Ask(b.clone(), secs(50))).await.unwrap();
+    sleep(secs(10)).await;
+    for what in ["asks", "is idle"] {
+        skip(&stage);
+        let mut monitor = a.child().monitor();
+        let struck = Instant::now();
+        probe.arm("a", Point::Run, Fault::Hang, 1);
+        let exit = monitor.down().await;
+        assert_eq!((exit, struck.elapsed()), (Exit::Stalled, secs(2)), "while it {what}");
+        settle().await;
+    }
+    stop(&stage, &root).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,8 +12,9 @@ pub(crate) use query::{
 };
 
 use crate::exit;
+use astscope_protocol::messages::FaultKind;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -212,6 +213,9 @@ pub(crate) enum DebugCommand {
     /// End one node of the supervision tree, to see that the others go on. Needs a daemon that was
     /// started with `astscope serve --allow-debug`.
     Kill(KillArgs),
+    /// Make one worker of the supervision tree panic, fail, hang or dawdle, once. Needs a daemon
+    /// that was started with `astscope serve --allow-debug`.
+    Fault(FaultArgs),
 }
 
 /// `astscope debug kill`.
@@ -227,6 +231,56 @@ Example:
 pub(crate) struct KillArgs {
     /// The node: the names from below the root down to it, joined by `/`, as in `astscope tree`.
     pub(crate) path: String,
+}
+
+/// `astscope debug fault`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+What fails is started again by its supervisor. One that hangs is found by that within two seconds \
+and started again, unless it hangs at `stop`: then it is killed when its time to stop is over.
+
+Examples:
+  astscope debug fault gateway/sessions hang
+  astscope debug fault foundation/telemetry slow=500
+  astscope debug fault gateway/listener panic --at init")]
+pub(crate) struct FaultArgs {
+    /// The worker: the names from below the root down to it, joined by `/`, as in `astscope tree`.
+    pub(crate) path: String,
+    /// What happens to it: `panic`, `error`, `hang`, or `slow=MS`, which does nothing for so many
+    /// milliseconds.
+    #[arg(value_parser = fault)]
+    pub(crate) fault: Fault,
+    /// When: while it runs, when it is started, or when it is told to stop.
+    #[arg(long, value_name = "POINT", default_value = "run")]
+    pub(crate) at: At,
+}
+
+/// A fault, and how long it takes if that is limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fault(pub(crate) FaultKind, pub(crate) Option<u64>);
+
+fn fault(text: &str) -> Result<Fault, String> {
+    Ok(match text {
+        "panic" => Fault(FaultKind::Panic, None),
+        "error" => Fault(FaultKind::Error, None),
+        "hang" => Fault(FaultKind::Hang, None),
+        _ => {
+            let ms = text.strip_prefix("slow=").and_then(|ms| ms.parse().ok());
+            let ms = ms.ok_or("expected panic, error, hang or slow=MILLISECONDS")?;
+            Fault(FaultKind::Slow, Some(ms))
+        }
+    })
+}
+
+/// When a fault happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum At {
+    /// While it runs: at once if it does.
+    Run,
+    /// When it is started.
+    Init,
+    /// When it is told to stop.
+    Stop,
 }
 
 /// `astscope stop`.
@@ -261,7 +315,7 @@ pub(crate) struct ServeArgs {
         value_parser = idle_timeout
     )]
     pub(crate) idle_timeout: IdleTimeout,
-    /// Let `astscope debug` end parts of this daemon. For tests of it: whoever can connect may then
+    /// Let `astscope debug` end parts of this daemon, or make them fail. For tests of it: whoever can connect may then
     /// disturb every other client.
     #[arg(long)]
     pub(crate) allow_debug: bool,

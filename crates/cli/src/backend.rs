@@ -3,8 +3,8 @@
 use crate::failure::Failure;
 use astscope_protocol::client::{CallError, Event};
 use astscope_protocol::messages::{
-    Explanation, HealthParams, HealthResult, KillParams, ParseParams, ParseResult, RunParams,
-    ScanParams, StatusParams, StatusResult, StopParams, Summary, TreeParams, TreeResult,
+    Explanation, FaultParams, HealthParams, HealthResult, KillParams, ParseParams, ParseResult,
+    RunParams, ScanParams, StatusParams, StatusResult, StopParams, Summary, TreeParams, TreeResult,
 };
 use std::ops::ControlFlow;
 
@@ -45,6 +45,8 @@ pub trait Backend {
     fn health(&mut self, params: &HealthParams) -> Result<Option<HealthResult>, BackendError>;
     /// Ends one node of the supervision tree; says whether a daemon runs.
     fn kill(&mut self, params: &KillParams) -> Result<bool, BackendError>;
+    /// Makes one worker of the supervision tree fail; says whether a daemon runs.
+    fn fault(&mut self, params: &FaultParams) -> Result<bool, BackendError>;
     /// Makes the daemon leave; says whether one ran.
     fn stop(&mut self, params: &StopParams) -> Result<bool, BackendError>;
     /// Whether the user has interrupted the request with Ctrl-C.

@@ -5,8 +5,9 @@ use crate::daemon_start;
 use crate::failure::Failure;
 use astscope_protocol::client::{Attempt, CallError, Client, ReadRequest, RetryingClient};
 use astscope_protocol::messages::{
-    Explanation, HealthParams, HealthResult, KillParams, ParseParams, ParseResult, RunParams,
-    ScanParams, StatusParams, StatusResult, StopParams, Summary, TreeParams, TreeResult, method,
+    Explanation, FaultParams, HealthParams, HealthResult, KillParams, ParseParams, ParseResult,
+    RunParams, ScanParams, StatusParams, StatusResult, StopParams, Summary, TreeParams, TreeResult,
+    method,
 };
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -127,16 +128,11 @@ impl Backend for Daemon {
     }
 
     fn kill(&mut self, params: &KillParams) -> Result<bool, BackendError> {
-        let connected = daemon_start::connect_to_running(Attempt::First).map_err(unreachable)?;
-        let Some(mut client) = connected else { return Ok(false) };
-        match client.call::<_, serde::de::IgnoredAny>(method::KILL, params) {
-            // What was ended may have been what answers.
-            Ok(_)
-            | Err(CallError::Disconnected | CallError::HalfLine(_) | CallError::Receive(_)) => {
-                Ok(true)
-            }
-            Err(error) => Err(error.into()),
-        }
+        hurt(method::KILL, params)
+    }
+
+    fn fault(&mut self, params: &FaultParams) -> Result<bool, BackendError> {
+        hurt(method::FAULT, params)
     }
 
     fn stop(&mut self, params: &StopParams) -> Result<bool, BackendError> {
@@ -149,5 +145,18 @@ impl Backend for Daemon {
 
     fn interrupted(&self) -> bool {
         self.interrupted.load(Ordering::SeqCst)
+    }
+}
+
+/// Does something to a part of the daemon, if one runs. Asked once: it may have had its effect.
+fn hurt(method: &str, params: &impl serde::Serialize) -> Result<bool, BackendError> {
+    let connected = daemon_start::connect_to_running(Attempt::First).map_err(unreachable)?;
+    let Some(mut client) = connected else { return Ok(false) };
+    match client.call::<_, serde::de::IgnoredAny>(method, params) {
+        // What was hurt may have been what answers.
+        Ok(_) | Err(CallError::Disconnected | CallError::HalfLine(_) | CallError::Receive(_)) => {
+            Ok(true)
+        }
+        Err(error) => Err(error.into()),
     }
 }

@@ -1,7 +1,9 @@
 //! The commands about the daemon itself: `tree`, `health`, `debug`. Like `status` they start no
 //! daemon, since that none runs is an answer.
 
-use crate::args::{DebugArgs, DebugCommand, GlobalArgs, HealthArgs, TreeArgs};
+use crate::args::{
+    At, DebugArgs, DebugCommand, Fault, FaultArgs, GlobalArgs, HealthArgs, KillArgs, TreeArgs,
+};
 use crate::backend::Backend;
 use crate::console::Console;
 use crate::exit::Exit;
@@ -9,8 +11,8 @@ use crate::failure::Failure;
 use crate::inspect::{print, print_json};
 use crate::output::style::Style;
 use astscope_protocol::messages::{
-    HealthParams, HealthResult, HealthStatus, HealthVerdict, KillParams, RequestCounts, TreeFormat,
-    TreeParams,
+    FaultParams, FaultPoint, HealthParams, HealthResult, HealthStatus, HealthVerdict, KillParams,
+    RequestCounts, TreeFormat, TreeParams,
 };
 use std::fmt::Write as _;
 
@@ -68,13 +70,25 @@ pub(crate) fn debug(
     console: &mut Console<'_>,
     backend: &mut dyn Backend,
 ) -> Result<Exit, Failure> {
-    let DebugCommand::Kill(kill) = &args.command;
-    let params = KillParams { path: kill.path.clone() };
-    let told = backend.kill(&params).map_err(|error| Failure::of_request(error, None))?;
-    if !told {
+    let (told, path, what) = match &args.command {
+        DebugCommand::Kill(KillArgs { path }) => {
+            (backend.kill(&KillParams { path: path.clone() }), path, "was told to end")
+        }
+        DebugCommand::Fault(FaultArgs { path, fault: Fault(fault, slow_ms), at }) => {
+            let at = match at {
+                At::Run => FaultPoint::Run,
+                At::Init => FaultPoint::Init,
+                At::Stop => FaultPoint::Stop,
+            };
+            let (fault, slow_ms) = (*fault, *slow_ms);
+            let params = FaultParams { path: path.clone(), fault, slow_ms, at };
+            (backend.fault(&params), path, "has a fault armed")
+        }
+    };
+    if !told.map_err(|error| Failure::of_request(error, None))? {
         return Err(not_running());
     }
-    console.note(&format!("{} was told to end; `astscope tree` shows what follows.", kill.path));
+    console.note(&format!("{path} {what}; `astscope tree` shows what follows."));
     Ok(Exit::Success)
 }
 

@@ -9,7 +9,7 @@ use crate::tree::Pools;
 use crate::workspaces::Workspaces;
 use astscope_protocol::messages::{Peer, StopParams};
 use astscope_querying::service::{CacheConfig, ExecutorConfig, ExecutorHandle, QueryCache};
-use astscope_supervision::{Address, Supervisor};
+use astscope_supervision::{Address, Probe, Supervisor};
 use rayon::ThreadPool;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -73,6 +73,8 @@ pub(crate) struct Daemon {
     pub(crate) runtime: Handle,
     /// Signals so far that told it to leave: they count across restarts of whoever hears them.
     pub(crate) signals: AtomicU32,
+    /// Where faults of the tree's workers are armed.
+    pub(crate) probe: Probe,
     /// The root of the tree, once that runs.
     pub(crate) root: OnceLock<Supervisor>,
     /// Requests and crawls under way.
@@ -123,6 +125,7 @@ impl Daemon {
             clients: watch::Sender::new(0),
             runtime: Handle::current(),
             signals: AtomicU32::new(0),
+            probe: Probe::new(),
             root: OnceLock::new(),
             busy: watch::Sender::new(0),
             last_activity_ms: AtomicU64::new(0),

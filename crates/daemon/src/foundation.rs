@@ -1,6 +1,7 @@
 //! What everything else stands on: who tells the daemon to leave.
 
 use crate::daemon::Daemon;
+use crate::tree::STALLED_AFTER;
 use astscope_protocol::messages::StopParams;
 use astscope_supervision::{ChildSpec, Ctx, Exit};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ const FORCED_EXIT: i32 = 130;
 pub(crate) fn signals(daemon: &Arc<Daemon>) -> ChildSpec {
     let daemon = Arc::clone(daemon);
     ChildSpec::task("signals", move |ctx| leave_on_signal(ctx, Arc::clone(&daemon)))
+        .stall_after(STALLED_AFTER)
 }
 
 async fn leave_on_signal(ctx: Ctx, daemon: Arc<Daemon>) -> Result<(), Exit> {
@@ -47,7 +49,7 @@ async fn leave_on_signal(ctx: Ctx, daemon: Arc<Daemon>) -> Result<(), Exit> {
 pub(crate) fn idle_exit(daemon: &Arc<Daemon>) -> ChildSpec {
     let (daemon, limit) = (Arc::clone(daemon), daemon.settings.idle_exit);
     let run = move |ctx| leave_when_idle(ctx, Arc::clone(&daemon), limit.unwrap_or(Duration::MAX));
-    ChildSpec::task("idle_exit", run).when(move || limit.is_some())
+    ChildSpec::task("idle_exit", run).stall_after(STALLED_AFTER).when(move || limit.is_some())
 }
 
 async fn leave_when_idle(ctx: Ctx, daemon: Arc<Daemon>, limit: Duration) -> Result<(), Exit> {

@@ -5,6 +5,7 @@
 
 use crate::connection;
 use crate::daemon::{Connected, Daemon, Phase};
+use crate::tree::STALLED_AFTER;
 use astscope_supervision::{
     Address, ChildSpec, Ctx, DynamicSupervisor, Exit, Init, Mailbox, Reply, Service,
 };
@@ -161,6 +162,7 @@ impl fmt::Debug for Entry {
 pub(crate) fn listener(daemon: &Arc<Daemon>) -> ChildSpec {
     let daemon = Arc::clone(daemon);
     ChildSpec::task("listener", move |ctx| listen(Arc::clone(&daemon), ctx))
+        .stall_after(STALLED_AFTER)
 }
 
 async fn listen(daemon: Arc<Daemon>, ctx: Ctx) -> Result<(), Exit> {

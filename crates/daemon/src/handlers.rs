@@ -67,6 +67,12 @@ pub(crate) async fn handle(
             }
             Err(error) => Err(error),
         },
+        method::FAULT => match request.params() {
+            Ok(params) => operations::fault(daemon, params)
+                .await
+                .and_then(|()| answer(&serde_json::json!({}))),
+            Err(error) => Err(error),
+        },
         other => {
             let message = format!("there is no method `{other}`");
             Err(RpcError::new(ErrorCode::UnknownMethod, message))

@@ -22,6 +22,11 @@ const TASKS_MAX: usize = 1024;
 /// How long a workspace whose services keep failing is left alone before it is tried again.
 const COOLDOWN: Duration = Duration::from_secs(10);
 
+/// A service that has been at work of its own for so long without a message, a beat of progress or
+/// an end is hung, and is started again. None needs more than some milliseconds at a time; what
+/// takes long is done by threads and others, whom it waits for.
+pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(1);
+
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
@@ -31,6 +36,8 @@ pub(crate) fn spec(daemon: &Arc<Daemon>) -> SupervisorSpec {
     // Subsystems share what outlives them, not each other.
     SupervisorSpec::new(OneForOne)
         .intensity(3, secs(10))
+        .probe(daemon.probe.clone())
+        .stall_after(STALLED_AFTER)
         .child(ChildSpec::supervisor(
             "foundation",
             SupervisorSpec::new(OneForOne)

@@ -9,9 +9,9 @@ mod operations;
 
 pub use matches::Matches;
 pub use operations::{
-    HealthDetail, HealthParams, HealthResult, HealthStatus, HealthVerdict, KillParams,
-    RequestCounts, ServiceHealth, TreeFormat, TreeParams, TreeResult, WORKSPACE_SERVICES,
-    WorkspaceHealth,
+    FaultKind, FaultParams, FaultPoint, HealthDetail, HealthParams, HealthResult, HealthStatus,
+    HealthVerdict, KillParams, RequestCounts, ServiceHealth, TreeFormat, TreeParams, TreeResult,
+    WORKSPACE_SERVICES, WorkspaceHealth,
 };
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -43,6 +43,9 @@ pub mod method {
     /// [`KillParams`](super::KillParams) → `{}`, once the node is told; only where the daemon was
     /// started for it.
     pub const KILL: &str = "debug/kill";
+    /// [`FaultParams`](super::FaultParams) → `{}`, once the fault is armed; only where the daemon
+    /// was started for it.
+    pub const FAULT: &str = "debug/fault";
     /// [`StopParams`](super::StopParams) → `{}`, before the daemon leaves.
     pub const STOP: &str = "stop";
     /// Notification to the server: [`Cancel`](super::Cancel).

@@ -3,13 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
 use astscope_protocol::messages::{
-    ByteRange, Cancel, Context, Delivery, ErrorCode, ErrorData, Explanation, Fix, HealthDetail,
-    HealthParams, HealthResult, HealthStatus, HealthVerdict, HelloParams, HelloResult, IgnoreKind,
-    Item, KillParams, MatchRecord, MatcherSpec, MemoryStatus, OpenParams, PROTOCOL, ParseParams,
-    ParseResult, Peer, PlanStep, Position, Progress, Range, RememberedStatus, RequestCounts,
-    Revision, RuleSource, RunParams, ScanParams, Selection, ServiceHealth, SessionStatus,
-    SeverityOverrides, SkippedFile, StatusParams, StatusResult, StopParams, Summary, SyntaxError,
-    TreeFormat, TreeParams, TreeResult, WORKSPACE_SERVICES, WorkspaceHealth, WorkspaceStatus,
+    ByteRange, Cancel, Context, Delivery, ErrorCode, ErrorData, Explanation, FaultKind,
+    FaultParams, FaultPoint, Fix, HealthDetail, HealthParams, HealthResult, HealthStatus,
+    HealthVerdict, HelloParams, HelloResult, IgnoreKind, Item, KillParams, MatchRecord,
+    MatcherSpec, MemoryStatus, OpenParams, PROTOCOL, ParseParams, ParseResult, Peer, PlanStep,
+    Position, Progress, Range, RememberedStatus, RequestCounts, Revision, RuleSource, RunParams,
+    ScanParams, Selection, ServiceHealth, SessionStatus, SeverityOverrides, SkippedFile,
+    StatusParams, StatusResult, StopParams, Summary, SyntaxError, TreeFormat, TreeParams,
+    TreeResult, WORKSPACE_SERVICES, WorkspaceHealth, WorkspaceStatus,
 };
 use expect_test::{Expect, expect};
 use serde::Serialize;
@@ -319,6 +320,20 @@ fn tree_and_kill() {
     check(
         &KillParams { path: "gateway/listener".into() },
         &expect![[r#"{"path":"gateway/listener"}"#]],
+    );
+    check(
+        &FaultParams { path: "gateway/listener".into(), ..FaultParams::default() },
+        &expect![[r#"{"path":"gateway/listener","fault":"panic","at":"run"}"#]],
+    );
+    let slow = FaultParams {
+        path: "foundation/signals".into(),
+        fault: FaultKind::Slow,
+        slow_ms: Some(50),
+        at: FaultPoint::Stop,
+    };
+    check(
+        &slow,
+        &expect![[r#"{"path":"foundation/signals","fault":"slow","slowMs":50,"at":"stop"}"#]],
     );
 }
 

@@ -65,7 +65,7 @@ impl Supervisor {
     }
 
     /// Its name.
-    pub(crate) fn id(&self) -> &Arc<str> {
+    pub fn id(&self) -> &Arc<str> {
         self.address.id()
     }
 

@@ -3,9 +3,10 @@
 use crate::support::{Fake, Output, Session};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
-    ErrorCode, Explanation, HealthDetail, HealthResult, HealthStatus, HealthVerdict, IgnoreKind,
-    ParseResult, PlanStep, RequestCounts, ServiceHealth, SkippedFile, StatusResult, Summary,
-    TreeFormat, TreeResult, WORKSPACE_SERVICES, WorkspaceHealth,
+    ErrorCode, Explanation, FaultKind, FaultParams, FaultPoint, HealthDetail, HealthResult,
+    HealthStatus, HealthVerdict, IgnoreKind, ParseResult, PlanStep, RequestCounts, ServiceHealth,
+    SkippedFile, StatusResult, Summary, TreeFormat, TreeResult, WORKSPACE_SERVICES,
+    WorkspaceHealth,
 };
 use expect_test::{Expect, expect};
 use std::collections::BTreeMap;
@@ -471,6 +472,28 @@ fn a_node_is_killed_by_its_path() {
     let output = run_with(&mut Fake::failing(error), &["debug", "kill", "gateway"]);
     assert_eq!(output.code, 77);
     assert!(output.err.contains("astscope serve --allow-debug"), "{}", output.err);
+}
+
+#[test]
+fn a_fault_is_armed_by_its_path_and_its_point() {
+    for (line, fault, slow_ms, at) in [
+        (&["panic"][..], FaultKind::Panic, None, FaultPoint::Run),
+        (&["error", "--at", "init"], FaultKind::Error, None, FaultPoint::Init),
+        (&["hang", "--at", "stop"], FaultKind::Hang, None, FaultPoint::Stop),
+        (&["slow=250", "--at=run"], FaultKind::Slow, Some(250), FaultPoint::Run),
+    ] {
+        let mut backend = Fake { runs: true, ..Fake::default() };
+        let output =
+            run_with(&mut backend, &[&["debug", "fault", "gateway/listener"], line].concat());
+        assert_eq!((output.code, output.out.as_str()), (0, ""), "{}", output.err);
+        let path = "gateway/listener".to_owned();
+        assert_eq!(backend.fault, Some(FaultParams { path, fault, slow_ms, at }));
+    }
+    for wrong in ["slow", "slow=soon", "explode"] {
+        let output = run_with(&mut Fake::default(), &["debug", "fault", "gateway", wrong]);
+        assert_eq!(output.code, 2, "{wrong}");
+        assert!(output.err.contains("slow=MILLISECONDS"), "{}", output.err);
+    }
 }
 
 #[test]

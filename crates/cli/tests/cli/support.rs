@@ -4,9 +4,9 @@ use astscope_cli::{Backend, BackendError, Console, Keys, OnEvent};
 use astscope_protocol::client::{CallError, Event};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
-    Delivery, Explanation, HealthParams, HealthResult, Item, KillParams, MatchRecord, Matches,
-    ParseParams, ParseResult, RunParams, ScanParams, StatusParams, StatusResult, StopParams,
-    Summary, TreeFormat, TreeParams, TreeResult,
+    Delivery, Explanation, FaultParams, HealthParams, HealthResult, Item, KillParams, MatchRecord,
+    Matches, ParseParams, ParseResult, RunParams, ScanParams, StatusParams, StatusResult,
+    StopParams, Summary, TreeFormat, TreeParams, TreeResult,
 };
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
@@ -31,6 +31,7 @@ pub(crate) struct Fake {
     pub(crate) health: Option<HealthResult>,
     pub(crate) runs: bool,
     pub(crate) killed: Option<String>,
+    pub(crate) fault: Option<FaultParams>,
 }
 
 impl Fake {
@@ -136,6 +137,11 @@ impl Backend for Fake {
 
     fn kill(&mut self, params: &KillParams) -> Result<bool, BackendError> {
         self.killed = Some(params.path.clone());
+        self.failure().map_or(Ok(self.runs), Err)
+    }
+
+    fn fault(&mut self, params: &FaultParams) -> Result<bool, BackendError> {
+        self.fault = Some(params.clone());
         self.failure().map_or(Ok(self.runs), Err)
     }
 

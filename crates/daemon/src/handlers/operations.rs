@@ -1,4 +1,5 @@
-//! What is asked about the daemon itself: its tree, its health, and the end of one of its parts.
+//! What is asked about the daemon itself: its tree, its health, and that one of its parts ends or
+//! fails.
 
 use crate::daemon::Daemon;
 use crate::telemetry::Measured;
@@ -6,10 +7,10 @@ use crate::workspace::Workspace;
 use astscope_memory_manager::Level;
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
-    ErrorCode, HealthDetail, HealthResult, HealthStatus, HealthVerdict, KillParams, ServiceHealth,
-    TreeFormat, TreeParams, TreeResult, WorkspaceHealth,
+    ErrorCode, FaultKind, FaultParams, FaultPoint, HealthDetail, HealthResult, HealthStatus,
+    HealthVerdict, KillParams, ServiceHealth, TreeFormat, TreeParams, TreeResult, WorkspaceHealth,
 };
-use astscope_supervision::{ChildRef, Health, Supervisor, Verdict};
+use astscope_supervision::{ChildRef, Fault, Health, Point, Supervisor, Verdict};
 use serde_json::value::to_raw_value;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -36,17 +37,46 @@ pub(crate) async fn tree(daemon: &Daemon, params: TreeParams) -> Result<TreeResu
 }
 
 pub(crate) async fn kill(daemon: &Daemon, params: KillParams) -> Result<(), RpcError> {
+    let child = node(daemon, &params.path).await?;
+    tracing::warn!(path = params.path, "killed by request");
+    child.kill();
+    Ok(())
+}
+
+pub(crate) async fn fault(daemon: &Daemon, params: FaultParams) -> Result<(), RpcError> {
+    let FaultParams { path, fault, slow_ms, at } = params;
+    node(daemon, &path).await?;
+    let root = root(daemon)?;
+    if root.supervisor_at(&path).await.is_some() {
+        let message = format!("{path:?} is a supervisor, which has no faults");
+        return Err(RpcError::new(ErrorCode::InvalidParams, message));
+    }
+    tracing::warn!(path, ?fault, ?at, "armed by request");
+    let fault = match fault {
+        FaultKind::Panic => Fault::Panic,
+        FaultKind::Error => Fault::Error,
+        FaultKind::Hang => Fault::Hang,
+        FaultKind::Slow => Fault::Slow(Duration::from_millis(slow_ms.unwrap_or(0))),
+    };
+    let at = match at {
+        FaultPoint::Init => Point::Init,
+        FaultPoint::Run => Point::Run,
+        FaultPoint::Stop => Point::Stop,
+    };
+    daemon.probe.arm(format!("{}/{path}", root.id()), at, fault, 1);
+    Ok(())
+}
+
+/// The node at a path, where nodes may be hurt.
+async fn node(daemon: &Daemon, path: &str) -> Result<ChildRef, RpcError> {
     if !daemon.settings.allow_debug {
         let message = "the daemon was started without `--allow-debug`";
         return Err(RpcError::new(ErrorCode::NotAllowed, message));
     }
-    let Some(child) = root(daemon)?.child_at(&params.path).await else {
-        let message = format!("the tree has no node {:?}", params.path);
-        return Err(RpcError::new(ErrorCode::NodeNotFound, message));
-    };
-    tracing::warn!(path = params.path, "killed by request");
-    child.kill();
-    Ok(())
+    let child = root(daemon)?.child_at(path).await;
+    child.ok_or_else(|| {
+        RpcError::new(ErrorCode::NodeNotFound, format!("the tree has no node {path:?}"))
+    })
 }
 
 pub(crate) async fn health(daemon: &Daemon) -> HealthResult {

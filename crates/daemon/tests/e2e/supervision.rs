@@ -4,8 +4,8 @@ use crate::support::{Daemon, PATIENCE, call, open, pattern, peer, refused, run, 
 use astscope_fixtures::Fixture;
 use astscope_protocol::Client;
 use astscope_protocol::messages::{
-    ErrorCode, HealthParams, HealthResult, HealthStatus, KillParams, TreeFormat, TreeParams,
-    TreeResult, method,
+    ErrorCode, FaultKind, FaultParams, HealthParams, HealthResult, HealthStatus, KillParams,
+    TreeFormat, TreeParams, TreeResult, method,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -122,16 +122,89 @@ fn health_names_what_is_well_and_counts_requests() {
     let started = Instant::now();
     let health = loop {
         let health: HealthResult = call(&mut client, method::HEALTH, &HealthParams {});
-        // Reports of requests are on their way for a moment.
-        if health.requests.total > 0 {
+        // Reports of requests are on their way for a moment, and patterns are still being loaded.
+        if health.requests.total > 0 && health.status == HealthStatus::Healthy {
             break health;
         }
-        assert!(started.elapsed() < PATIENCE);
+        assert!(started.elapsed() < PATIENCE, "{health:?}");
     };
-    assert_eq!(health.status, HealthStatus::Healthy, "{health:?}");
     assert_eq!(health.workspaces.len(), 1);
     assert!(health.requests.p50_us > 0 && health.requests.p50_us <= health.requests.p99_us);
     assert_eq!(health.requests.failed, 0);
+}
+
+#[test]
+fn faults_are_for_workers_of_a_daemon_that_was_started_for_them() {
+    let fault = |path: &str| FaultParams { path: path.to_owned(), ..FaultParams::default() };
+    let refusal = |daemon: &Daemon, path: &str| {
+        refused(&mut daemon.client(), method::FAULT, &fault(path)).error_code()
+    };
+    let daemon = Daemon::start();
+    assert_eq!(refusal(&daemon, "foundation/telemetry"), Some(ErrorCode::NotAllowed));
+    let daemon = debuggable();
+    assert_eq!(refusal(&daemon, "foundation/nobody"), Some(ErrorCode::NodeNotFound));
+    assert_eq!(refusal(&daemon, "foundation"), Some(ErrorCode::InvalidParams));
+    let mut client = daemon.client();
+    let _armed: Value = call(&mut client, method::FAULT, &fault("foundation/telemetry"));
+    let started = Instant::now();
+    while tree(&mut client).walk()["foundation/telemetry"].incarnation == 1 {
+        assert!(started.elapsed() < PATIENCE);
+    }
+}
+
+/// The `n`th permanent worker of each supervisor.
+fn nth_workers(root: &Node, n: usize) -> Vec<String> {
+    let mut supervisors = root.walk();
+    supervisors.insert(String::new(), root);
+    let mut workers = Vec::new();
+    for (path, supervisor) in supervisors {
+        let mut own = supervisor.children.iter().filter(|child| {
+            child.strategy.is_none() && child.restart.as_deref() == Some("permanent")
+        });
+        let above = if path.is_empty() { path } else { format!("{path}/") };
+        workers.extend(own.nth(n).map(|worker| format!("{above}{}", worker.id)));
+    }
+    workers
+}
+
+#[test]
+fn whoever_hangs_is_found_and_started_again() {
+    let tree_of = Fixture::parse("//- /a.rs\nfn main() { f(1) }\n");
+    let mut n_hung = 0;
+    // One of each supervisor at a time: together they would be more than it bears.
+    for n in 0.. {
+        let daemon = debuggable();
+        let mut client = daemon.client();
+        open(&mut client, &tree_of.root());
+        let before = tree(&mut client);
+        let hung = nth_workers(&before, n);
+        if hung.is_empty() {
+            break;
+        }
+        n_hung += hung.len();
+        for path in &hung {
+            let fault = FaultKind::Hang;
+            let params = FaultParams { path: path.clone(), fault, ..FaultParams::default() };
+            let armed = client.call::<_, Value>(method::FAULT, &params);
+            assert!(armed.is_ok(), "{path}: {armed:?}");
+        }
+        let started = Instant::now();
+        loop {
+            let is_waiting = |path: &&String| {
+                let now = look(&daemon);
+                let now = now.as_ref().and_then(|now| Some(now.walk().get(*path)?.incarnation));
+                now.is_none_or(|now| now == before.walk()[*path].incarnation)
+            };
+            let waiting: Vec<_> = hung.iter().filter(is_waiting).collect();
+            if waiting.is_empty() {
+                break;
+            }
+            assert!(started.elapsed() < PATIENCE, "nobody has found {waiting:?}");
+        }
+        let found = run(&mut daemon.client(), &pattern(&tree_of, "rust", "f($A)"));
+        assert_eq!(found.shown(), ["a.rs:1:13 f(1)"]);
+    }
+    assert!(n_hung > 15, "{n_hung}");
 }
 
 /// Who gets a new incarnation when `killed` is killed: itself with all below it, and by its

@@ -6,7 +6,7 @@
 
 use super::{ANSWER_WITHIN, Shared};
 use crate::{Class, Cleanup, Freed, Reclaim};
-use astscope_supervision::{AdminError, Ctx, Exit, Init, Mailbox, Service};
+use astscope_supervision::{AdminError, Ctx, Exit, Init, Mailbox, Service, delegated};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -147,7 +147,7 @@ pub(super) async fn request(
     };
     timeout_at(deadline, start).await.map_err(|_late| CleanupError::Timeout)??;
     drop(job); // from here on only the cleaner can answer
-    match timeout_at(deadline, report).await {
+    match delegated(timeout_at(deadline, report)).await {
         Ok(report) => report.map_err(|_ended| CleanupError::Died),
         Err(_) => Err(CleanupError::Timeout),
     }

@@ -9,7 +9,7 @@ use super::cache::{Key, Store};
 use super::shelf::Shelf;
 use crate::library::{Compiled, LibraryError, PatternBody};
 use crate::matcher::{Matcher, MatcherSpec};
-use astscope_supervision::{Ctx, Exit, Init, Mailbox, Reply, Service};
+use astscope_supervision::{Ctx, Exit, Init, Mailbox, Reply, Service, delegated};
 use astscope_syntax::Language;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -125,7 +125,7 @@ impl Core {
         let permit = tokio::select! {
             biased;
             () = ctx.stopping() => return,
-            permit = Arc::clone(&self.permits).acquire_owned() => permit,
+            permit = delegated(Arc::clone(&self.permits).acquire_owned()) => permit,
         };
         let (cache, own) = (Arc::clone(&self.args.cache), ctx.clone());
         ctx.spawn(async move {

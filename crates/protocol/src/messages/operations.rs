@@ -154,3 +154,46 @@ pub struct KillParams {
     /// The names of the nodes from below the root down to it, joined by `/`.
     pub path: String,
 }
+
+/// Makes one worker of the supervision tree fail, to see what becomes of the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FaultParams {
+    /// The names of the nodes from below the root down to it, joined by `/`.
+    pub path: String,
+    /// What happens to it.
+    pub fault: FaultKind,
+    /// How long it does nothing, in milliseconds, if it is slow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_ms: Option<u64>,
+    /// When.
+    pub at: FaultPoint,
+}
+
+/// What happens to a worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FaultKind {
+    /// It panics.
+    #[default]
+    Panic,
+    /// It ends with an error.
+    Error,
+    /// It does nothing for ever, until its supervisor finds that.
+    Hang,
+    /// It does nothing for a while, then goes on.
+    Slow,
+}
+
+/// When it happens to a worker. Once, at the next time that it gets there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FaultPoint {
+    /// While it runs: at once if it does.
+    #[default]
+    Run,
+    /// When it is started.
+    Init,
+    /// When it is told to stop.
+    Stop,
+}

@@ -8,6 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
+/// Between its pauses, its looks and its waits for a turn it does next to nothing.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
+
 /// How often a workspace's disk is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WatchConfig {
@@ -40,7 +43,7 @@ impl WatchConfig {
 pub(super) fn service(handle: &SyncHandle) -> ChildSpec {
     let (shared, synchronizer) = (Arc::clone(&handle.shared), handle.synchronizer.clone());
     let run = move |ctx| watch(ctx, Arc::clone(&shared), synchronizer.clone());
-    ChildSpec::task("file_watcher", run)
+    ChildSpec::task("file_watcher", run).stall_after(STALLED_AFTER)
 }
 
 async fn watch(ctx: Ctx, shared: Arc<Shared>, synchronizer: Address<Ask>) -> Result<(), Exit> {

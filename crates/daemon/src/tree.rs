@@ -42,8 +42,10 @@ pub(crate) fn spec(daemon: &Arc<Daemon>) -> SupervisorSpec {
             "foundation",
             SupervisorSpec::new(OneForOne)
                 .intensity(5, secs(10))
-                .child(ChildSpec::service::<Telemetry>(&daemon.telemetry, Arc::default()))
+                // First, so that it is the last to stop: whatever hangs on the way down, a signal
+                // is heard.
                 .child(foundation::signals(daemon))
+                .child(ChildSpec::service::<Telemetry>(&daemon.telemetry, Arc::default()))
                 .child(foundation::idle_exit(daemon))
                 .children(daemon.pools.children.iter().cloned())
                 .children(daemon.parsers.children()),

@@ -2,10 +2,13 @@
 
 use crate::process::program;
 use crate::serve::Serving;
+use astscope_protocol::Client;
+use astscope_protocol::messages::{HealthParams, MatcherSpec, Peer, RunParams, Selection, method};
 use rustix::process::{Pid, Signal, kill_process};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// A daemon that can be hurt: nodes can be killed, and a file that says `HURT` and how hurts its
 /// parser.
@@ -128,5 +131,128 @@ fn a_signal_is_a_graceful_end() {
         let status = serving.child.wait().unwrap();
         assert_eq!((status.code(), status.signal()), (Some(0), None), "{signal:?}");
         assert!(!serving.dir.path().join("daemon.sock").exists());
+    }
+}
+
+/// How long anything may take before a test fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A tree that takes a while to index and whose answers are large: so many files and matches.
+fn write_much(serving: &Serving) -> usize {
+    let text: String =
+        (0..300).map(|n| format!("f('some text that makes it longer', {n});\n")).collect();
+    let n_files = 40;
+    for n in 0..n_files {
+        write(serving, &format!("much-{n}.js"), &text);
+    }
+    n_files * 300
+}
+
+/// Waits until the daemon indexes, or has.
+fn wait_for_workspace(serving: &Serving) {
+    let started = Instant::now();
+    loop {
+        let status = said(&ask(serving, &["status", "--json"]));
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        if !status["workspaces"].as_array().unwrap().is_empty() {
+            return;
+        }
+        assert!(started.elapsed() < PATIENCE);
+    }
+}
+
+#[test]
+fn a_signal_while_it_indexes_and_answers_cuts_no_answer_short() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut serving = hurtful();
+        let n_matches = write_much(&serving);
+        let query = || {
+            let mut run = program(serving.dir.path());
+            run.args(["run", "-l", "js", "-p", "f($$$)", "--json=stream", "tree"]);
+            run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let queries: Vec<_> = (0..4).map(|_| query()).collect();
+        wait_for_workspace(&serving);
+        send(&serving, signal);
+        for query in queries {
+            let output = query.wait_with_output().unwrap();
+            let lines = output.stdout.split(|byte| *byte == b'\n').count() - 1;
+            match output.status.code() {
+                Some(0) => assert_eq!(lines, n_matches, "{signal:?}"),
+                // It came too late, and was told so: to be asked again, or nobody listens.
+                Some(69 | 75) => assert_eq!(lines, 0, "{signal:?}"),
+                _ => panic!("{signal:?}: {output:?}"),
+            }
+        }
+        let status = serving.child.wait().unwrap();
+        assert_eq!((status.code(), status.signal()), (Some(0), None), "{signal:?}");
+        assert!(!serving.dir.path().join("daemon.sock").exists());
+        let lock = std::fs::File::open(serving.dir.path().join("daemon.lock")).unwrap();
+        assert!(lock.try_lock().is_ok(), "{signal:?}: its lock went with it");
+    }
+}
+
+/// A client, and the end of its connection.
+fn client(serving: &Serving) -> Client {
+    let socket = serving.dir.path().join("daemon.sock");
+    let peer = Peer { name: "test".to_owned(), version: "0".to_owned() };
+    Client::connect(&socket, peer, PATIENCE).unwrap().0
+}
+
+/// Keeps the daemon busy: asks for more than the sockets hold, and reads none of it.
+fn ask_and_read_nothing(serving: &Serving) -> Client {
+    let mut client = client(serving);
+    let cwd = serving.dir.path().join("tree").to_str().unwrap().to_owned();
+    let params = RunParams {
+        selection: Selection { cwd, ..Selection::default() },
+        matcher: MatcherSpec { pattern: Some("f($$$)".to_owned()), ..MatcherSpec::default() },
+        language: Some("js".to_owned()),
+        ..RunParams::default()
+    };
+    client.request(method::RUN, &params).unwrap();
+    client
+}
+
+#[test]
+fn the_first_signal_waits_for_answers_and_the_second_leaves_at_once() {
+    let mut serving = hurtful();
+    write_much(&serving);
+    let _deaf = ask_and_read_nothing(&serving);
+    wait_for_workspace(&serving);
+    send(&serving, Signal::TERM);
+    let (socket, started) = (serving.dir.path().join("daemon.sock"), Instant::now());
+    while socket.exists() {
+        assert!(started.elapsed() < PATIENCE);
+    }
+    assert!(serving.child.try_wait().unwrap().is_none(), "somebody still waits for an answer");
+    send(&serving, Signal::TERM);
+    assert_eq!(serving.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn the_third_signal_ends_even_a_daemon_that_refuses_to_stop() {
+    for hung in ["gateway/sessions", "foundation/telemetry"] {
+        let mut serving = hurtful();
+        write_much(&serving);
+        let _deaf = ask_and_read_nothing(&serving);
+        wait_for_workspace(&serving);
+        let mut idle = client(&serving);
+        said(&ask(&serving, &["debug", "fault", hung, "hang", "--at", "stop"]));
+        send(&serving, Signal::INT);
+        let (socket, started) = (serving.dir.path().join("daemon.sock"), Instant::now());
+        while socket.exists() {
+            assert!(started.elapsed() < PATIENCE);
+        }
+        send(&serving, Signal::INT);
+        // Connections end before anything else does.
+        let mut is_open = || {
+            let asked = idle.call::<_, serde_json::Value>(method::HEALTH, &HealthParams {});
+            asked.map_or_else(|error| !error.is_fatal(), |_| true)
+        };
+        while is_open() {
+            assert!(started.elapsed() < PATIENCE);
+        }
+        send(&serving, Signal::INT);
+        assert_eq!(serving.child.wait().unwrap().code(), Some(130), "{hung}");
     }
 }

@@ -304,6 +304,12 @@ impl Permit {
         self.tell(Outcome::Succeeded);
     }
 
+    /// The call did what it should, and what failed before it doesn't count any longer: for who
+    /// counts failures in a row instead of those of a time.
+    pub fn succeed_and_forget(mut self) {
+        self.tell(Outcome::Recovered);
+    }
+
     /// The call failed.
     pub fn fail(mut self) {
         self.tell(Outcome::Failed);
@@ -327,6 +333,8 @@ impl Drop for Permit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Succeeded,
+    /// It succeeded, and ends a row of failures.
+    Recovered,
     Failed,
     /// Without a verdict: cancelled, or an error that doesn't count.
     Abandoned,
@@ -390,14 +398,16 @@ impl Core {
             return None;
         }
         match &mut self.phase {
-            Phase::Closed => {
-                if outcome == Outcome::Failed {
+            Phase::Closed => match outcome {
+                Outcome::Failed => {
                     self.remember_failure(now);
                     if self.failures.len() == self.config.failures {
                         return Some(self.open(now));
                     }
                 }
-            }
+                Outcome::Recovered => self.failures.clear(),
+                Outcome::Succeeded | Outcome::Abandoned => {}
+            },
             Phase::HalfOpen { in_flight, succeeded } => {
                 *in_flight -= 1;
                 match outcome {
@@ -405,7 +415,7 @@ impl Core {
                         self.remember_failure(now);
                         return Some(self.open(now));
                     }
-                    Outcome::Succeeded => {
+                    Outcome::Succeeded | Outcome::Recovered => {
                         *succeeded += 1;
                         if *succeeded == self.config.probes {
                             return Some(self.close());

@@ -48,6 +48,26 @@ async fn case_95_the_nth_failure_opens_and_the_edge_of_the_window_is_exclusive()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_row_of_failures_ends_with_a_success_that_says_so() {
+    let (breaker, _) = breaker(3, 1);
+    fail(&breaker);
+    let slow = breaker.acquire().unwrap();
+    fail(&breaker);
+    breaker.acquire().unwrap().succeed_and_forget();
+    assert_eq!(breaker.state().failures, 0);
+    fail(&breaker);
+    fail(&breaker);
+    assert_eq!(state(&breaker), BreakerState::Closed, "two in a row");
+    fail(&breaker);
+    assert_eq!(state(&breaker), BreakerState::Open);
+    slow.succeed_and_forget();
+    assert_eq!(state(&breaker), BreakerState::Open, "it began before the opening");
+    advance(WAIT).await;
+    breaker.acquire().unwrap().succeed_and_forget();
+    assert_eq!(state(&breaker), BreakerState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
 async fn case_96_failures_while_open_do_not_prolong_it_and_reset_clears() {
     let (breaker, recorder) = breaker(1, 1);
     let slow = breaker.acquire().unwrap();

@@ -162,7 +162,7 @@ pub(crate) struct StatusArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
-    /// List every skipped file with its reason.
+    /// List every skipped file with its reason, and every quarantined one.
     #[arg(long)]
     pub(crate) skipped: bool,
 }

@@ -11,8 +11,8 @@ use crate::request::{check_stdin, delivery, give_up, read_stdin, run_params, sel
 use crate::sgconfig::Project;
 use astscope_protocol::client::Event;
 use astscope_protocol::messages::{
-    Explanation, ParseParams, RememberedStatus, SkippedFile, StatusParams, StatusResult,
-    StopParams, WorkspaceStatus,
+    BreakerState, BreakerStatus, Explanation, ParseParams, ParsersStatus, QuarantinedFile,
+    RememberedStatus, SkippedFile, StatusParams, StatusResult, StopParams, WorkspaceStatus,
 };
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -179,11 +179,31 @@ fn described(status: &StatusResult) -> String {
         bytes(memory.indexes),
         bytes(memory.caches),
     );
+    if let Some(parsers) = &status.parsers {
+        describe_parsers(parsers, &mut text);
+    }
     for workspace in &status.workspaces {
         text.push('\n');
         describe_workspace(workspace, &mut text);
     }
     text
+}
+
+fn describe_parsers(parsers: &ParsersStatus, text: &mut String) {
+    let ParsersStatus { processes, lost, restrictions, quarantined, .. } = parsers;
+    let _infallible = writeln!(
+        text,
+        "parsers  {processes} up, {lost} lost so far, {quarantined} file(s) quarantined",
+    );
+    if !restrictions.is_empty() {
+        let _infallible = writeln!(text, "  restricted: {restrictions}");
+    }
+    if let Some(why) = &parsers.forgotten_because {
+        let _infallible = writeln!(text, "  the quarantine ends with the daemon: {why}");
+    }
+    for QuarantinedFile { content_id, language, detail, .. } in &parsers.quarantined_files {
+        let _infallible = writeln!(text, "    {language} {content_id}: its parser {detail}");
+    }
 }
 
 fn describe_workspace(workspace: &WorkspaceStatus, text: &mut String) {
@@ -210,6 +230,17 @@ fn describe_workspace(workspace: &WorkspaceStatus, text: &mut String) {
         workspace.languages.iter().map(|(language, n)| format!("{language} {n}")).collect();
     if !languages.is_empty() {
         let _infallible = writeln!(text, "  {}", languages.join(", "));
+    }
+    for breaker in &workspace.breakers {
+        let state = match breaker.state {
+            BreakerState::Closed => continue,
+            BreakerState::Open => "left alone",
+            BreakerState::HalfOpen => "tried again",
+        };
+        let BreakerStatus { name, failures, .. } = breaker;
+        let again = breaker.retry_in_ms.map(|ms| format!(", {} left", span(ms.div_ceil(1000))));
+        let again = again.unwrap_or_default();
+        let _infallible = writeln!(text, "  {name}: {state} after {failures} failures{again}");
     }
     for (reason, n) in &workspace.skipped {
         let _infallible = writeln!(text, "  skipped {n} {reason}");

@@ -137,6 +137,7 @@ fn runtime() -> io::Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_stack_size(cpu::STACK_BYTES)
         .thread_name("astscope-io")
         .enable_all()
         .build()

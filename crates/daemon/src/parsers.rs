@@ -30,17 +30,6 @@ impl Parsers {
         }
     }
 
-    /// Parses one text. Blocks.
-    pub(crate) fn parse(
-        &self,
-        source: Source,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<ParsedFile, SkipReason> {
-        let parsed = self.backend().parse_batch(&[source], &Limits::DAEMON, stop).pop();
-        // A backend gives one result for each text.
-        parsed.unwrap_or(Err(SkipReason::Unstable))
-    }
-
     /// What goes into the tree.
     pub(crate) fn children(&self) -> Option<ChildSpec> {
         match self {
@@ -55,4 +44,15 @@ impl Parsers {
             Self::Own => None,
         }
     }
+}
+
+/// Parses one text. Blocks.
+pub(crate) fn parse_one(
+    backend: &dyn Backend,
+    source: Source,
+    stop: &dyn Fn() -> bool,
+) -> Result<ParsedFile, SkipReason> {
+    // A backend gives one result for each text.
+    let parsed = backend.parse_batch(&[source], &Limits::DAEMON, stop).pop();
+    parsed.unwrap_or(Err(SkipReason::Unstable))
 }

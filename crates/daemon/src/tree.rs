@@ -91,6 +91,7 @@ pub(crate) fn workspace(workspace: &Workspace) -> ChildSpec {
             )
             .stop(Stop::Within(secs(10))),
         )
+        .child(workspace.subtrees.parsing.clone().stop(Stop::Within(secs(3))))
         .child(
             ChildSpec::supervisor(
                 "analysis",

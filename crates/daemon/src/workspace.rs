@@ -6,14 +6,20 @@ use crate::reclaim::Reclaimed;
 use crate::records::Records;
 use astscope_memory_manager::service::{MemoryConfig, MemoryDeps, MemoryHandle};
 use astscope_memory_manager::{Account, Accounts, Class};
+use astscope_parsing::service::{ParsingConfig, ParsingDeps, ParsingHandle};
 use astscope_pattern_matcher::service::{PatternMatcherConfig, PatternMatcherHandle};
 use astscope_performance_optimizer::service::{OptimizerConfig, OptimizerDeps, OptimizerHandle};
 use astscope_querying::service::{CacheConfig, ExecutorConfig, ExecutorHandle, QueryCache};
 use astscope_repository::service::{RepositoryConfig, RepositoryHandle};
 use astscope_repository::{Batch, Committed, Repository};
-use astscope_supervision::{ChildRef, ChildSpec, TaskSupervisor};
-use astscope_synchronization::service::{CoreCommitter, SyncConfig, SyncHandle, WatchConfig};
-use astscope_synchronization::{Committer, Synchronizer};
+use astscope_supervision::{
+    BreakerConfig, ChildRef, ChildSpec, CircuitBreaker, Emitter, TaskSupervisor, TracingObserver,
+    TreePath,
+};
+use astscope_synchronization::service::{
+    CoreCommitter, GuardedDisk, SyncConfig, SyncHandle, WatchConfig,
+};
+use astscope_synchronization::{Committer, RealDisk, Synchronizer};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -33,12 +39,15 @@ pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
     pub(crate) repository: RepositoryHandle,
     pub(crate) memory: MemoryHandle,
+    pub(crate) parsing: ParsingHandle,
     pub(crate) patterns: PatternMatcherHandle,
     pub(crate) optimizer: OptimizerHandle,
     pub(crate) executor: ExecutorHandle,
     /// What its queries found.
     pub(crate) results: QueryCache<Records>,
     pub(crate) sync: SyncHandle,
+    /// Whether its files are read.
+    pub(crate) files: CircuitBreaker,
     /// Runs what somebody waits for once, such as an explicit crawl.
     pub(crate) tasks: TaskSupervisor,
     pub(crate) subtrees: Subtrees,
@@ -52,6 +61,7 @@ pub(crate) struct Workspace {
 #[derive(Debug)]
 pub(crate) struct Subtrees {
     pub(crate) memory_manager: ChildSpec,
+    pub(crate) parsing: ChildSpec,
     pub(crate) performance_optimizer: ChildSpec,
 }
 
@@ -61,6 +71,10 @@ impl Workspace {
     /// # Errors
     /// A service that can't be configured as it is, which is a bug.
     pub(crate) fn new(daemon: &Daemon, number: u64, root: PathBuf) -> Result<Self, String> {
+        let id = name(number, &root);
+        // For what has no place in the tree of its own.
+        let emitter =
+            |what| Emitter::new(TreePath::root(&id).child(what), Arc::new(TracingObserver));
         // Each life of a workspace has an epoch of its own, across restarts of the daemon too.
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
         let stored = Arc::new(Repository::new(u64::try_from(epoch).unwrap_or(u64::MAX)));
@@ -75,6 +89,19 @@ impl Workspace {
         };
         let (memory_manager, memory) = astscope_memory_manager::service::supervisor(config, deps)
             .map_err(|error| error.to_string())?;
+
+        let deps = ParsingDeps {
+            backend: daemon.parsers.backend(),
+            runtime: daemon.runtime.clone(),
+            emitter: emitter("parsing"),
+        };
+        let (parsing_services, parsing) =
+            astscope_parsing::service::subtree(ParsingConfig::default(), deps)
+                .map_err(|error| error.to_string())?;
+        // Five in a row and 30 s, as for parsing.
+        let row = BreakerConfig::new(Duration::MAX);
+        let (disk, files) =
+            GuardedDisk::new(RealDisk, row, emitter("files")).map_err(|error| error.to_string())?;
 
         let seats = daemon.pools.query_execution.clone();
         let is_busy = move || seats.status().is_some_and(|seats| seats.checked_out > 0);
@@ -92,7 +119,8 @@ impl Workspace {
             indexes: accounts.open("indexes", Class::Index),
         };
         let engine = Synchronizer::new(stored, root.clone(), Arc::clone(&daemon.pool))
-            .with_backend(daemon.parsers.backend())
+            .with_disk(Box::new(disk))
+            .with_backend(Arc::new(parsing.clone()))
             .with_committer(Arc::new(committer));
         let config = SyncConfig {
             mailbox: REFRESHES_MAX,
@@ -109,10 +137,12 @@ impl Workspace {
         Ok(Self {
             _reclaimed: Reclaimed::register(&memory, &results, &patterns, &sync),
             patterns,
-            id: name(number, &root),
+            files,
+            id,
             root,
             repository,
             memory,
+            parsing,
             optimizer,
             executor: ExecutorHandle::new(
                 ExecutorConfig::default(),
@@ -121,7 +151,7 @@ impl Workspace {
             results,
             sync,
             tasks: TaskSupervisor::new("task_supervisor"),
-            subtrees: Subtrees { memory_manager, performance_optimizer },
+            subtrees: Subtrees { memory_manager, parsing: parsing_services, performance_optimizer },
             file_watcher: OnceLock::new(),
         })
     }

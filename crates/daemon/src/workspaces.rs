@@ -43,6 +43,13 @@ impl Workspaces {
         self.lock().clone()
     }
 
+    /// The workspace that a file lies in, if that is open and runs.
+    pub(crate) fn around(&self, path: &Path) -> Option<Arc<Workspace>> {
+        let path = path.canonicalize().ok()?;
+        let around = self.lock().iter().find(|known| path.starts_with(&known.root)).cloned();
+        around.filter(|workspace| !workspace.executor.child().status().is_gone())
+    }
+
     /// Opens `root`, or finds it open, and begins to index it.
     pub(crate) async fn open(
         &self,

@@ -10,13 +10,21 @@
 //! What a process may do to whoever owns it is: answer, or not. Its answers are checked as hostile
 //! input, and each file has a time. Whatever else happens to it costs the file that it was at,
 //! never the others of the batch (`docs/decisions/0012-parsing-in-worker-processes.md`).
+//!
+//! Each workspace has services of its own before that (`subtree`), whose handle is a `Backend` too.
 
+mod desk;
 mod dispatch;
+mod handle;
 mod process;
 mod quarantine;
+mod subtree;
 
+pub use desk::ParsingCounts;
 pub use dispatch::ParserHandle;
+pub use handle::ParsingHandle;
 pub use quarantine::{QuarantineStatus, Quarantined};
+pub use subtree::{ParsingConfig, ParsingDeps, subtree};
 
 use crate::worker::Restrictions;
 use astscope_supervision::{ChildSpec, Order, Pool, PoolConfig, PoolConfigError, PoolStatus};

@@ -9,9 +9,10 @@ mod operations;
 
 pub use matches::Matches;
 pub use operations::{
-    FaultKind, FaultParams, FaultPoint, HealthDetail, HealthParams, HealthResult, HealthStatus,
-    HealthVerdict, KillParams, RequestCounts, ServiceHealth, TreeFormat, TreeParams, TreeResult,
-    WORKSPACE_SERVICES, WorkspaceHealth,
+    BreakerState, BreakerStatus, FaultKind, FaultParams, FaultPoint, HealthDetail, HealthParams,
+    HealthResult, HealthStatus, HealthVerdict, KillParams, ParsersStatus, QuarantinedFile,
+    RequestCounts, ServiceHealth, TreeFormat, TreeParams, TreeResult, WORKSPACE_SERVICES,
+    WorkspaceHealth,
 };
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -360,6 +361,9 @@ pub struct StatusResult {
     pub sessions: Vec<SessionStatus>,
     /// Memory, bytes.
     pub memory: MemoryStatus,
+    /// The processes that parse; `None` where the daemon parses itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parsers: Option<ParsersStatus>,
     /// Watched roots.
     pub workspaces: Vec<WorkspaceStatus>,
 }
@@ -425,6 +429,8 @@ pub struct WorkspaceStatus {
     pub indexed_in_ms: Option<u64>,
     /// What its queries have found, for when they are asked again.
     pub remembered: RememberedStatus,
+    /// What it stops doing when that keeps failing.
+    pub breakers: Vec<BreakerStatus>,
 }
 
 /// The results of queries that are remembered. A result is what one query found in one file.

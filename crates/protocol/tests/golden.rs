@@ -3,14 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
 use astscope_protocol::messages::{
-    ByteRange, Cancel, Context, Delivery, ErrorCode, ErrorData, Explanation, FaultKind,
-    FaultParams, FaultPoint, Fix, HealthDetail, HealthParams, HealthResult, HealthStatus,
-    HealthVerdict, HelloParams, HelloResult, IgnoreKind, Item, KillParams, MatchRecord,
-    MatcherSpec, MemoryStatus, OpenParams, PROTOCOL, ParseParams, ParseResult, Peer, PlanStep,
-    Position, Progress, Range, RememberedStatus, RequestCounts, Revision, RuleSource, RunParams,
-    ScanParams, Selection, ServiceHealth, SessionStatus, SeverityOverrides, SkippedFile,
-    StatusParams, StatusResult, StopParams, Summary, SyntaxError, TreeFormat, TreeParams,
-    TreeResult, WORKSPACE_SERVICES, WorkspaceHealth, WorkspaceStatus,
+    BreakerState, BreakerStatus, ByteRange, Cancel, Context, Delivery, ErrorCode, ErrorData,
+    Explanation, FaultKind, FaultParams, FaultPoint, Fix, HealthDetail, HealthParams, HealthResult,
+    HealthStatus, HealthVerdict, HelloParams, HelloResult, IgnoreKind, Item, KillParams,
+    MatchRecord, MatcherSpec, MemoryStatus, OpenParams, PROTOCOL, ParseParams, ParseResult,
+    ParsersStatus, Peer, PlanStep, Position, Progress, QuarantinedFile, Range, RememberedStatus,
+    RequestCounts, Revision, RuleSource, RunParams, ScanParams, Selection, ServiceHealth,
+    SessionStatus, SeverityOverrides, SkippedFile, StatusParams, StatusResult, StopParams, Summary,
+    SyntaxError, TreeFormat, TreeParams, TreeResult, WORKSPACE_SERVICES, WorkspaceHealth,
+    WorkspaceStatus,
 };
 use expect_test::{Expect, expect};
 use serde::Serialize;
@@ -268,11 +269,25 @@ fn open_status_and_stop() {
         tree_bytes: 400,
         indexed_in_ms: Some(5),
         remembered: RememberedStatus { queries: 1, results: 2, bytes: 3, hits: 4, misses: 5 },
+        breakers: vec![
+            BreakerStatus {
+                name: "files".into(),
+                state: BreakerState::HalfOpen,
+                failures: 5,
+                retry_in_ms: None,
+            },
+            BreakerStatus {
+                name: "parsing".into(),
+                state: BreakerState::Open,
+                failures: 5,
+                retry_in_ms: Some(30_000),
+            },
+        ],
     };
     check(
         &workspace,
         &expect![[
-            r#"{"root":"/p","revision":{"epoch":2,"number":9},"indexing":false,"filesSeen":3,"filesParsed":2,"skipped":{"empty":1},"skippedFiles":[{"path":"a","reason":"empty","detail":"the file is empty"}],"languages":{"Rust":2},"sourceBytes":100,"nodes":30,"treeBytes":400,"indexedInMs":5,"remembered":{"queries":1,"results":2,"bytes":3,"hits":4,"misses":5}}"#
+            r#"{"root":"/p","revision":{"epoch":2,"number":9},"indexing":false,"filesSeen":3,"filesParsed":2,"skipped":{"empty":1},"skippedFiles":[{"path":"a","reason":"empty","detail":"the file is empty"}],"languages":{"Rust":2},"sourceBytes":100,"nodes":30,"treeBytes":400,"indexedInMs":5,"remembered":{"queries":1,"results":2,"bytes":3,"hits":4,"misses":5},"breakers":[{"name":"files","state":"half_open","failures":5},{"name":"parsing","state":"open","failures":5,"retryInMs":30000}]}"#
         ]],
     );
     check(
@@ -292,10 +307,23 @@ fn open_status_and_stop() {
                 resident_anon: 5,
                 resident_file: 6,
             },
+            parsers: Some(ParsersStatus {
+                processes: 2,
+                lost: 1,
+                restrictions: "no files".into(),
+                quarantined: 1,
+                forgotten_because: Some("read-only".into()),
+                quarantined_files: vec![QuarantinedFile {
+                    content_id: "ab".into(),
+                    language: "Rust".into(),
+                    detail: "hung".into(),
+                    at_seconds: 9,
+                }],
+            }),
             workspaces: Vec::new(),
         },
         &expect![[
-            r#"{"server":{"name":"astscope","version":"0.1.0"},"pid":7,"socket":"/run/user/7/astscope/daemon.sock","uptimeSeconds":60,"idleExitSeconds":null,"clients":1,"sessions":[{"session":4,"client":"test 1.0.0"}],"memory":{"text":1,"trees":2,"indexes":3,"caches":4,"residentAnon":5,"residentFile":6},"workspaces":[]}"#
+            r#"{"server":{"name":"astscope","version":"0.1.0"},"pid":7,"socket":"/run/user/7/astscope/daemon.sock","uptimeSeconds":60,"idleExitSeconds":null,"clients":1,"sessions":[{"session":4,"client":"test 1.0.0"}],"memory":{"text":1,"trees":2,"indexes":3,"caches":4,"residentAnon":5,"residentFile":6},"parsers":{"processes":2,"lost":1,"restrictions":"no files","quarantined":1,"forgottenBecause":"read-only","quarantinedFiles":[{"contentId":"ab","language":"Rust","detail":"hung","atSeconds":9}]},"workspaces":[]}"#
         ]],
     );
 }

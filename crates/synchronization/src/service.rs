@@ -11,11 +11,13 @@
 //! `incremental_updater` applies single files and what depends on them; now it crawls.
 
 mod commits;
+mod disk;
 mod synchronizer;
 mod updater;
 mod watcher;
 
 pub use commits::CoreCommitter;
+pub use disk::GuardedDisk;
 pub use synchronizer::{Progress, StopRequest, SyncError};
 pub use watcher::WatchConfig;
 

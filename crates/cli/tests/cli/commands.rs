@@ -326,9 +326,12 @@ fn status_is_printed_as_text_and_json() {
     let json = r#"{"server":{"name":"astscope","version":"0.1.0"},"pid":7,"socket":"/run/s",
         "uptimeSeconds":61,"idleExitSeconds":3600,"clients":1,
         "memory":{"text":1024,"trees":2048,"indexes":0,"allocated":0,"residentAnon":4096,"residentFile":0},
+        "parsers":{"processes":4,"lost":1,"restrictions":"no files","quarantined":1,
+        "quarantinedFiles":[{"contentId":"ab","language":"Rust","detail":"hung","atSeconds":9}]},
         "workspaces":[{"root":"/src","revision":{"epoch":1,"number":2},"filesSeen":3,"filesParsed":2,
         "skipped":{"not_utf8":1},"languages":{"Rust":2},"sourceBytes":1024,"nodes":99,"treeBytes":2048,
-        "indexedInMs":12,"remembered":{"queries":2,"results":9,"bytes":2048,"hits":3,"misses":1}}]}"#;
+        "indexedInMs":12,"remembered":{"queries":2,"results":9,"bytes":2048,"hits":3,"misses":1},"breakers":[{"name":"files"},
+        {"name":"parsing","state":"open","failures":5,"retryInMs":28001}]}]}"#;
     let status: StatusResult = serde_json::from_str(json).unwrap();
     let mut backend = Fake { status: Some(status), ..Fake::default() };
     let output = run_with(&mut backend, &["status"]);
@@ -336,6 +339,9 @@ fn status_is_printed_as_text_and_json() {
         astscope 0.1.0, pid 7, up 1m01s, 1 client(s), leaves after 1h00m idle
         socket   /run/s
         memory   4.0 KiB resident: 1.0 KiB text, 2.0 KiB trees, 0 B indexes, 0 B caches
+        parsers  4 up, 1 lost so far, 1 file(s) quarantined
+          restricted: no files
+            Rust ab: its parser hung
 
         /src
           revision 1.2, indexed in 12 ms
@@ -343,6 +349,7 @@ fn status_is_printed_as_text_and_json() {
           1.0 KiB of source, 99 nodes, 2.0 KiB of trees and indexes
           9 results of 2 queries remembered in 2.0 KiB, 75 % of those asked for
           Rust 2
+          parsing: left alone after 5 failures, 29s left
           skipped 1 not_utf8
     "]]
     .assert_eq(&output.out);

@@ -1,14 +1,16 @@
 //! What is asked about the daemon itself: its tree, its health, and that one of its parts ends or
 //! fails.
 
+use super::status::breakers;
 use crate::daemon::Daemon;
 use crate::telemetry::Measured;
 use crate::workspace::Workspace;
 use astscope_memory_manager::Level;
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
-    ErrorCode, FaultKind, FaultParams, FaultPoint, HealthDetail, HealthResult, HealthStatus,
-    HealthVerdict, KillParams, ServiceHealth, TreeFormat, TreeParams, TreeResult, WorkspaceHealth,
+    BreakerState, BreakerStatus, ErrorCode, FaultKind, FaultParams, FaultPoint, HealthDetail,
+    HealthResult, HealthStatus, HealthVerdict, KillParams, ServiceHealth, TreeFormat, TreeParams,
+    TreeResult, WorkspaceHealth,
 };
 use astscope_supervision::{ChildRef, Fault, Health, Point, Supervisor, Verdict};
 use serde_json::value::to_raw_value;
@@ -150,6 +152,18 @@ fn details(daemon: &Daemon) -> Vec<HealthDetail> {
         });
     }
     for workspace in daemon.workspaces.all() {
+        for BreakerStatus { name, state, failures, .. } in breakers(&workspace) {
+            let (verdict, words) = match state {
+                BreakerState::Closed => (HealthVerdict::Healthy, "goes on"),
+                BreakerState::Open => (HealthVerdict::NotReady, "is left alone"),
+                BreakerState::HalfOpen => (HealthVerdict::NotReady, "is tried again"),
+            };
+            details.push(HealthDetail {
+                name: format!("{name} {}", workspace.id),
+                verdict,
+                value: Some(format!("{words}, {failures} failures in a row")),
+            });
+        }
         let memory = &workspace.memory;
         let used = memory.percent_used().unwrap_or(0.0);
         let budget = memory.budget_bytes() >> 20;

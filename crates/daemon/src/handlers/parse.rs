@@ -1,6 +1,7 @@
 //! `parse`: one file's or text's tree, rendered.
 
 use crate::daemon::Daemon;
+use crate::parsers::parse_one;
 use crate::request::RequestContext;
 use crate::{errors, wire};
 use astscope_parsing::{Limits, Source, admit};
@@ -19,10 +20,14 @@ pub(crate) fn parse(
     let named = params.language.as_deref().map(str::parse::<Language>).transpose();
     let named = named.map_err(|error| errors::language(&error))?;
     let name = params.path.clone().unwrap_or_else(|| "STDIN".to_owned());
+    let mut backend = daemon.parsers.backend();
     let (bytes, by_path) = match (&params.text, &params.path) {
         (Some(text), _) => (text.clone().into_bytes(), None),
         (None, Some(path)) => {
             let path = errors::absolute("cwd", &params.cwd)?.join(path);
+            if let Some(workspace) = daemon.workspaces.around(&path) {
+                backend = Arc::new(workspace.parsing.clone());
+            }
             let bytes = astscope_synchronization::read_file(&path)
                 .map_err(|reason| errors::skipped(&name, &reason))?;
             (bytes, Language::from_path(&path))
@@ -36,7 +41,7 @@ pub(crate) fn parse(
     };
     let stop = || context.interrupt().is_some();
     let parsed = admit(bytes, &Limits::DAEMON)
-        .and_then(|text| daemon.parsers.parse(Source::new(text, language), &stop));
+        .and_then(|text| parse_one(&*backend, Source::new(text, language), &stop));
     let parsed = parsed.map_err(|reason| match (&reason, context.interrupt()) {
         (SkipReason::ParseTimeout, Some(interrupt)) => errors::query(interrupt.into()),
         _ => errors::skipped(&name, &reason),

@@ -1,6 +1,7 @@
 //! `run` and `scan`: a fresh scope, a compiled query, matches streamed file by file.
 
 use crate::daemon::Daemon;
+use crate::parsers::parse_one;
 use crate::records::Records;
 use crate::request::RequestContext;
 use crate::{errors, wire};
@@ -310,7 +311,7 @@ fn parse_text(
 ) -> Result<CompactDoc, RpcError> {
     let stop = || context.interrupt().is_some();
     let source = Source::new(text.into(), language);
-    let parsed = daemon.parsers.parse(source, &stop);
+    let parsed = parse_one(&*daemon.parsers.backend(), source, &stop);
     let parsed = parsed.map_err(|reason| match (&reason, context.interrupt()) {
         (SkipReason::ParseTimeout, Some(interrupt)) => errors::query(interrupt.into()),
         _ => errors::skipped("STDIN", &reason),

@@ -6,8 +6,10 @@ use crate::workspace::Workspace;
 use crate::{memory, wire};
 use astscope_memory_manager::Class;
 use astscope_protocol::messages::{
-    MemoryStatus, RememberedStatus, SessionStatus, StatusParams, StatusResult, WorkspaceStatus,
+    BreakerState, BreakerStatus, MemoryStatus, ParsersStatus, QuarantinedFile, RememberedStatus,
+    SessionStatus, StatusParams, StatusResult, WorkspaceStatus,
 };
+use astscope_supervision as supervision;
 use std::time::Duration;
 
 /// How long `status` waits for the list of sessions, which it can do without.
@@ -37,6 +39,7 @@ pub(crate) fn status(daemon: &Daemon, params: &StatusParams) -> StatusResult {
         clients,
         sessions,
         memory,
+        parsers: parsers(daemon, params.skipped_files),
         workspaces: workspaces.iter().map(|it| workspace(it, params.skipped_files)).collect(),
     }
 }
@@ -81,6 +84,7 @@ pub(crate) fn workspace(workspace: &Workspace, with_skipped: bool) -> WorkspaceS
         tree_bytes: totals.tree_bytes,
         indexed_in_ms: workspace.sync.indexed_in_ms(),
         remembered: remembered(workspace),
+        breakers: breakers(workspace),
     }
 }
 
@@ -93,4 +97,49 @@ fn remembered(workspace: &Workspace) -> RememberedStatus {
         hits: stats.hits,
         misses: stats.misses,
     }
+}
+
+/// What a workspace stops doing for a while when it keeps failing, and whether it does.
+pub(crate) fn breakers(workspace: &Workspace) -> Vec<BreakerStatus> {
+    [("files", workspace.files.state()), ("parsing", workspace.parsing.breaker())]
+        .map(|(name, status)| BreakerStatus {
+            name: name.to_owned(),
+            state: match status.state {
+                supervision::BreakerState::Closed => BreakerState::Closed,
+                // Nobody disables one here; to whoever calls it is the same.
+                supervision::BreakerState::Open | supervision::BreakerState::Disabled => {
+                    BreakerState::Open
+                }
+                supervision::BreakerState::HalfOpen => BreakerState::HalfOpen,
+            },
+            failures: status.failures as u64,
+            retry_in_ms: status
+                .half_open_in
+                .map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+        })
+        .into()
+}
+
+/// The processes that parse, if there are any.
+fn parsers(daemon: &Daemon, with_files: bool) -> Option<ParsersStatus> {
+    let parsers = daemon.parsers.handle()?;
+    let status = parsers.status();
+    let processes = status.pool.map_or(0, |pool| pool.idle + pool.checked_out);
+    let quarantined = if with_files { parsers.quarantined() } else { Vec::new() };
+    Some(ParsersStatus {
+        processes: u32::try_from(processes).unwrap_or(u32::MAX),
+        lost: status.n_lost,
+        restrictions: status.restrictions.map(|it| it.to_string()).unwrap_or_default(),
+        quarantined: status.quarantine.n_files as u64,
+        forgotten_because: status.quarantine.forgotten_because,
+        quarantined_files: quarantined
+            .into_iter()
+            .map(|file| QuarantinedFile {
+                content_id: file.content,
+                language: file.language,
+                detail: file.why,
+                at_seconds: file.at,
+            })
+            .collect(),
+    })
 }

@@ -4,8 +4,8 @@ use crate::support::{Daemon, PATIENCE, call, open, pattern, peer, refused, run, 
 use astscope_fixtures::Fixture;
 use astscope_protocol::Client;
 use astscope_protocol::messages::{
-    ErrorCode, FaultKind, FaultParams, HealthParams, HealthResult, HealthStatus, KillParams,
-    TreeFormat, TreeParams, TreeResult, method,
+    BreakerState, ErrorCode, FaultKind, FaultParams, HealthParams, HealthResult, HealthStatus,
+    KillParams, TreeFormat, TreeParams, TreeResult, method,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -25,7 +25,8 @@ struct Node {
 }
 
 impl Node {
-    /// Every permanent node below this one, by path. Clients and requests come and go.
+    /// Every node below this one that is restarted after a kill, by path. Clients and requests come
+    /// and go.
     fn walk(&self) -> BTreeMap<String, &Node> {
         let mut all = BTreeMap::new();
         self.collect("", &mut all);
@@ -34,7 +35,7 @@ impl Node {
 
     fn collect<'n>(&'n self, above: &str, all: &mut BTreeMap<String, &'n Node>) {
         for child in &self.children {
-            if child.restart.as_deref() != Some("permanent") {
+            if !matches!(child.restart.as_deref(), Some("permanent" | "transient")) {
                 continue;
             }
             let path = format!("{above}{}", child.id);
@@ -99,6 +100,15 @@ fn the_tree_can_be_seen_in_three_forms() {
     assert!(root.walk().values().filter(|node| node.state == "up").count() > 15);
     let order: Vec<_> = root.children.iter().map(|child| &*child.id).collect();
     assert_eq!(order, ["foundation", "workspaces", "one_shot", "gateway"]);
+    let ids = |node: &Node| node.children.iter().map(|it| it.id.clone()).collect::<Vec<_>>();
+    let workspace = &root.children[1].children[0];
+    let subtrees =
+        ["repository", "parsing", "analysis", "querying", "synchronization", "task_supervisor"];
+    assert_eq!(ids(workspace), subtrees);
+    let parsing = &workspace.children[1];
+    assert_eq!(ids(parsing), ["parser", "batch_processor"]);
+    let restarts = parsing.children.iter().map(|it| it.restart.as_deref().unwrap());
+    assert_eq!(restarts.collect::<Vec<_>>(), ["permanent", "transient"]);
 }
 
 #[test]
@@ -131,6 +141,13 @@ fn health_names_what_is_well_and_counts_requests() {
     assert_eq!(health.workspaces.len(), 1);
     assert!(health.requests.p50_us > 0 && health.requests.p50_us <= health.requests.p99_us);
     assert_eq!(health.requests.failed, 0);
+    for breaker in ["files ", "parsing "] {
+        let detail = health.details.iter().find(|it| it.name.starts_with(breaker)).unwrap();
+        assert_eq!(detail.value.as_deref(), Some("goes on, 0 failures in a row"));
+    }
+    let breakers = status(&mut client).workspaces.remove(0).breakers;
+    assert_eq!(breakers.iter().map(|it| &*it.name).collect::<Vec<_>>(), ["files", "parsing"]);
+    assert!(breakers.iter().all(|it| it.state == BreakerState::Closed && it.failures == 0));
 }
 
 #[test]

@@ -184,16 +184,7 @@ impl Run<'_> {
 
     /// Sends these to a process, and takes what comes back.
     async fn attempt(&mut self, sent: &[usize]) -> Ending {
-        let (stop, mut ticks) = (self.stop, interval(ASK_EVERY));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut stopped = pin!(async {
-            loop {
-                ticks.tick().await;
-                if stop() {
-                    return;
-                }
-            }
-        });
+        let mut stopped = pin!(stopped(self.stop));
         let within = self.handle.shared.queue_time_max;
         let worker = tokio::select! {
             biased;
@@ -300,6 +291,18 @@ impl Run<'_> {
     fn give_up(&mut self, why: &str) {
         for result in self.results.iter_mut().filter(|result| result.is_none()) {
             *result = Some(Err(SkipReason::ParserUnavailable { why: why.to_owned() }));
+        }
+    }
+}
+
+/// Waits until a caller no longer wants an answer.
+pub(super) async fn stopped(stop: &dyn Fn() -> bool) {
+    let mut ticks = interval(ASK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if stop() {
+            return;
         }
     }
 }

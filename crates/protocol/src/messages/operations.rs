@@ -147,6 +147,68 @@ pub struct RequestCounts {
     pub p99_us: u64,
 }
 
+/// The processes that parse.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ParsersStatus {
+    /// Processes that are up.
+    pub processes: u32,
+    /// Processes that were lost with a file, since the daemon started.
+    pub lost: u64,
+    /// What the newest process has taken from itself, in words; empty before the first.
+    pub restrictions: String,
+    /// Files that aren't tried again, for they cost a process.
+    pub quarantined: u64,
+    /// Why those are forgotten when the daemon leaves, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forgotten_because: Option<String>,
+    /// Each of them; only when asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quarantined_files: Vec<QuarantinedFile>,
+}
+
+/// A file that cost a parser. It is known by what is in it, wherever it lies.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct QuarantinedFile {
+    /// Hash (blake3, hex) of its bytes.
+    pub content_id: String,
+    /// The language's name.
+    pub language: String,
+    /// What it did to its parser.
+    pub detail: String,
+    /// When: seconds since 1970, UTC.
+    pub at_seconds: u64,
+}
+
+/// What a workspace stops doing for a while when it keeps failing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BreakerStatus {
+    /// `parsing` or `files`.
+    pub name: String,
+    /// Whether it is done.
+    pub state: BreakerState,
+    /// Failures in a row.
+    pub failures: u64,
+    /// Milliseconds until it is tried again, where it is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_in_ms: Option<u64>,
+}
+
+/// Whether something is done that may have kept failing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BreakerState {
+    /// It is.
+    #[default]
+    Closed,
+    /// It isn't, for a while.
+    Open,
+    /// It is tried.
+    HalfOpen,
+}
+
 /// Ends one node of the supervision tree, to see what becomes of the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -27,6 +27,7 @@ mod backend;
 mod convert;
 mod grammar;
 mod injection;
+pub mod instrumentation;
 #[cfg(feature = "service")]
 pub mod service;
 #[cfg(feature = "service")]

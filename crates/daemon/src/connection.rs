@@ -212,7 +212,8 @@ impl Connection {
         if *self.daemon.phase.borrow() != Phase::Running {
             return Err((id, shutting_down()));
         }
-        let cancelled = CancellationToken::new();
+        // The client's own. Whatever else ends a request ends what hangs on it only.
+        let asked_to_end = CancellationToken::new();
         {
             let mut in_flight = lock(&self.in_flight);
             if in_flight.len() >= REQUESTS_IN_FLIGHT_MAX as usize {
@@ -224,7 +225,7 @@ impl Connection {
             if in_flight.contains_key(&id) {
                 return refuse(ErrorCode::MalformedRequest, "a request with this id is in flight");
             }
-            in_flight.insert(id, cancelled.clone());
+            in_flight.insert(id, asked_to_end.clone());
         }
         let in_flight = OnTheList { id, list: Arc::clone(&self.in_flight) };
         let is_answered = Arc::new(AtomicBool::new(false));
@@ -237,7 +238,7 @@ impl Connection {
                 name: Arc::clone(&name),
                 id,
                 out: self.out.clone(),
-                cancelled,
+                cancelled: asked_to_end.child_token(),
                 runtime: self.daemon.runtime.clone(),
                 started: Instant::now(),
                 deadline: None,
@@ -246,6 +247,7 @@ impl Connection {
                 results: None,
             },
             request: Arc::new(request),
+            asked_to_end,
             in_flight,
             is_answered: Arc::clone(&is_answered),
         };
@@ -304,6 +306,7 @@ struct Started {
     daemon: Arc<Daemon>,
     context: RequestContext,
     request: Arc<Request>,
+    asked_to_end: CancellationToken,
     busy: Busy,
     in_flight: OnTheList,
     is_answered: Arc<AtomicBool>,
@@ -328,7 +331,7 @@ fn request(started: Started) -> ChildSpec {
 
 /// Runs a request's handler and answers, whatever happens: a panic costs this request only.
 async fn run_request(ctx: Ctx, started: Started) -> Result<(), Exit> {
-    let Started { daemon, context, request, busy, in_flight, is_answered } = started;
+    let Started { daemon, context, request, asked_to_end, busy, in_flight, is_answered } = started;
     let (id, name, begun) = (context.id, Arc::clone(&context.name), context.started);
     let (out, cancelled) = (context.out.clone(), context.cancelled.clone());
     // Also when this future is dropped, which is how a kill comes.
@@ -348,6 +351,10 @@ async fn run_request(ctx: Ctx, started: Started) -> Result<(), Exit> {
     let (answered, exit) = match handled {
         // Nobody gave it up but the daemon itself.
         Ok(Err(error)) if is_leaving && is_given_up(&error) => (Err(shutting_down()), Ok(())),
+        // Its client didn't either: a part that it ran in has ended.
+        Ok(Err(error)) if is_cancelled(&error) && !asked_to_end.is_cancelled() => {
+            (Err(ended(&Exit::Killed)), Ok(()))
+        }
         Ok(answered) => (answered, Ok(())),
         Err(exit) => (Err(ended(&exit)), Err(exit)),
     };
@@ -396,6 +403,10 @@ fn ended(exit: &Exit) -> RpcError {
             RpcError::new(ErrorCode::Restarting, message)
         }
     }
+}
+
+fn is_cancelled(error: &RpcError) -> bool {
+    error.error_code() == Some(ErrorCode::Cancelled)
 }
 
 fn is_given_up(error: &RpcError) -> bool {

@@ -169,6 +169,39 @@ fn faults_are_for_workers_of_a_daemon_that_was_started_for_them() {
     }
 }
 
+#[test]
+fn what_the_daemon_gave_up_is_not_said_to_be_the_clients_wish() {
+    let files = (0..300).map(|n| format!("//- /{n}.rs\nfn main() {{ f({n}) }}\n"));
+    let tree_of = Fixture::parse(&files.collect::<String>());
+    let mut n_lost = 0;
+    for killed in ["querying/query_executor", "synchronization/synchronizer", "querying"] {
+        let daemon = debuggable();
+        let (mut client, mut other) = (daemon.client(), daemon.client());
+        let id = client.request(method::RUN, &pattern(&tree_of, "rust", "f($A)")).unwrap();
+        let started = Instant::now();
+        let workspace = loop {
+            let root = tree(&mut other);
+            let open = root.children.iter().find(|child| child.id == "workspaces");
+            if let Some(workspace) = open.and_then(|open| open.children.first())
+                && workspace.state == "up"
+            {
+                break workspace.id.clone();
+            }
+            assert!(started.elapsed() < PATIENCE);
+        };
+        let params = KillParams { path: format!("workspaces/{workspace}/{killed}") };
+        let _told: Value = call(&mut other, method::KILL, &params);
+        match client.wait::<Value>(id, |_| std::ops::ControlFlow::Continue(())) {
+            Ok(_) => {} // it was faster
+            Err(error) => {
+                assert_eq!(error.code(), Some(ErrorCode::Restarting), "{killed}: {error}");
+                n_lost += 1;
+            }
+        }
+    }
+    assert!(n_lost > 0, "nothing was ever under way");
+}
+
 /// The `n`th permanent worker of each supervisor.
 fn nth_workers(root: &Node, n: usize) -> Vec<String> {
     let mut supervisors = root.walk();

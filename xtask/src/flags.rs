@@ -41,6 +41,19 @@ pub enum Command {
     /// questions lie in xtask/differential. Ends with 1 on any difference.
     Differential(DifferentialFlags),
 
+    /// Ends each node of a real daemon's tree in turn, while clients ask.
+    ///
+    /// Who is started again must be whom the strategies say, nobody may get a wrong answer, and all
+    /// must be up within two seconds. Shows how long each took.
+    Kills(KillsFlags),
+
+    /// Hurts a real daemon at random, while clients ask: panics, hangs, kills, poisonous files.
+    ///
+    /// First below every limit, where nobody may notice much: 99 % of the queries succeed, no answer
+    /// is wrong, all is up two seconds after the last fault, and nothing is left over. Then beyond
+    /// them, to see the documented degradation and the way back (docs/semantics/degradation.md).
+    Chaos(ChaosFlags),
+
     /// Records what OTP's own supervisors do, for ours to be compared with.
     ///
     /// Wants Erlang/OTP 25 (on Debian `apt-get install erlang-base`). Each script in
@@ -75,6 +88,50 @@ pub struct BenchFlags {
     /// Writes the table into docs/performance.md.
     #[arg(long)]
     pub write: bool,
+}
+
+/// Flags of `cargo xtask kills`.
+#[derive(Args, Debug)]
+pub struct KillsFlags {
+    /// The program; by default the one that cargo built beside this command.
+    #[arg(long, value_name = "PATH")]
+    pub binary: Option<PathBuf>,
+
+    /// A source tree with JavaScript; by default one is made up.
+    #[arg(long, value_name = "DIR")]
+    pub corpus: Option<PathBuf>,
+
+    /// Kills each node this many times.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub rounds: usize,
+}
+
+/// Flags of `cargo xtask chaos`.
+#[derive(Args, Debug)]
+pub struct ChaosFlags {
+    /// The program; by default the one that cargo built beside this command.
+    #[arg(long, value_name = "PATH")]
+    pub binary: Option<PathBuf>,
+
+    /// A source tree with JavaScript; by default one is made up.
+    #[arg(long, value_name = "DIR")]
+    pub corpus: Option<PathBuf>,
+
+    /// Compares with this ast-grep too.
+    #[arg(long, value_name = "PATH")]
+    pub ast_grep: Option<PathBuf>,
+
+    /// How long the first phase lasts.
+    #[arg(long, value_name = "N", default_value_t = 120)]
+    pub seconds: u64,
+
+    /// Replays the faults of an earlier run; their times are the machine's.
+    #[arg(long, value_name = "S")]
+    pub seed: Option<u64>,
+
+    /// A few seconds instead, as in `cargo xtask ci`.
+    #[arg(long, conflicts_with = "seconds")]
+    pub short: bool,
 }
 
 /// Flags of `cargo xtask ci`.

@@ -5,7 +5,7 @@
 use clap::Parser;
 use std::process::ExitCode;
 use xtask::flags::{Command, Flags};
-use xtask::{bench, ci, differential, otp, tidy};
+use xtask::{bench, chaos, ci, differential, otp, tidy};
 
 fn main() -> ExitCode {
     let result = match Flags::parse().command {
@@ -13,6 +13,8 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Bench(flags) => bench::run(&flags),
         Command::Differential(flags) => differential::run(&flags),
+        Command::Kills(flags) => chaos::kills(&flags),
+        Command::Chaos(flags) => chaos::run(&flags),
         Command::Otp(flags) => otp::run(&flags),
     };
     match result {

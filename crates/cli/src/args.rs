@@ -100,6 +100,8 @@ pub(crate) enum Command {
     Tree(TreeArgs),
     /// Print how well the daemon can do its work; exits with 1 if it can't.
     Health(HealthArgs),
+    /// Print what has happened in the daemon: roots, commits, restarts, failures.
+    Events(EventsArgs),
     /// Do to the daemon what only a test of it should.
     Debug(DebugArgs),
     /// Stop the daemon.
@@ -195,6 +197,21 @@ Examples:
   astscope health
   astscope health --json | jq -r .status")]
 pub(crate) struct HealthArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `astscope events`.
+#[derive(Args, Clone, Debug)]
+#[command(long_about = "\
+Print what has happened in the daemon: roots that were opened, files that were committed, parts \
+that failed and were restarted. The last 1,000 events are kept.
+
+Examples:
+  astscope events
+  astscope events --json | jq '.events[] | select(.kind == \"failed\")'")]
+pub(crate) struct EventsArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

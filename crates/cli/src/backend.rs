@@ -3,8 +3,9 @@
 use crate::failure::Failure;
 use astscope_protocol::client::{CallError, Event};
 use astscope_protocol::messages::{
-    Explanation, FaultParams, HealthParams, HealthResult, KillParams, ParseParams, ParseResult,
-    RunParams, ScanParams, StatusParams, StatusResult, StopParams, Summary, TreeParams, TreeResult,
+    EventsParams, EventsResult, Explanation, FaultParams, HealthParams, HealthResult, KillParams,
+    ParseParams, ParseResult, RunParams, ScanParams, StatusParams, StatusResult, StopParams,
+    Summary, TreeParams, TreeResult,
 };
 use std::ops::ControlFlow;
 
@@ -43,6 +44,8 @@ pub trait Backend {
     fn tree(&mut self, params: &TreeParams) -> Result<Option<TreeResult>, BackendError>;
     /// Says how well the daemon can do its work; `None` if none runs.
     fn health(&mut self, params: &HealthParams) -> Result<Option<HealthResult>, BackendError>;
+    /// Says what has happened in the daemon; `None` if none runs.
+    fn events(&mut self, params: &EventsParams) -> Result<Option<EventsResult>, BackendError>;
     /// Ends one node of the supervision tree; says whether a daemon runs.
     fn kill(&mut self, params: &KillParams) -> Result<bool, BackendError>;
     /// Makes one worker of the supervision tree fail; says whether a daemon runs.

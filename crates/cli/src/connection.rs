@@ -5,9 +5,9 @@ use crate::daemon_start;
 use crate::failure::Failure;
 use astscope_protocol::client::{Attempt, CallError, Client, ReadRequest, RetryingClient};
 use astscope_protocol::messages::{
-    Explanation, FaultParams, HealthParams, HealthResult, KillParams, ParseParams, ParseResult,
-    RunParams, ScanParams, StatusParams, StatusResult, StopParams, Summary, TreeParams, TreeResult,
-    method,
+    EventsParams, EventsResult, Explanation, FaultParams, HealthParams, HealthResult, KillParams,
+    ParseParams, ParseResult, RunParams, ScanParams, StatusParams, StatusResult, StopParams,
+    Summary, TreeParams, TreeResult, method,
 };
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -125,6 +125,10 @@ impl Backend for Daemon {
 
     fn health(&mut self, params: &HealthParams) -> Result<Option<HealthResult>, BackendError> {
         read_of_running(ReadRequest::Health(params))
+    }
+
+    fn events(&mut self, params: &EventsParams) -> Result<Option<EventsResult>, BackendError> {
+        read_of_running(ReadRequest::Events(params))
     }
 
     fn kill(&mut self, params: &KillParams) -> Result<bool, BackendError> {

@@ -89,7 +89,9 @@ impl Exit {
             ErrorCode::DeadlineExceeded
             | ErrorCode::Overloaded
             | ErrorCode::ShuttingDown
-            | ErrorCode::Restarting => Self::TryLater,
+            | ErrorCode::Restarting
+            | ErrorCode::FoundationNotReady
+            | ErrorCode::StartupFailed => Self::TryLater,
             // As a rule the method of a later version.
             ErrorCode::IncompatibleProtocol | ErrorCode::UnknownMethod => Self::Incompatible,
             ErrorCode::NotAllowed => Self::NotAllowed,
@@ -142,6 +144,8 @@ mod tests {
             ErrorCode::Overloaded,
             ErrorCode::ShuttingDown,
             ErrorCode::Restarting,
+            ErrorCode::FoundationNotReady,
+            ErrorCode::StartupFailed,
         ] {
             assert!(code.retryable());
             assert_eq!(Exit::of(code), Exit::TryLater);

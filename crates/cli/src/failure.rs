@@ -140,6 +140,10 @@ impl Failure {
                 of("The part of the daemon that ran the request had to be restarted.")
                     .help("Try again.")
             }
+            ErrorCode::FoundationNotReady => of("The daemon is not ready to open a directory.")
+                .help("`astscope health` says what is down. Try again."),
+            ErrorCode::StartupFailed => of("The services for this directory did not start.")
+                .help("`astscope health` says what is down. Try again."),
             ErrorCode::NodeNotFound => of("The supervision tree has no such node.")
                 .help("`astscope tree` shows it; a path is the names from below the root, joined by `/`."),
             ErrorCode::NotAllowed => of("The daemon was not started for that.")

@@ -242,6 +242,9 @@ fn describe_workspace(workspace: &WorkspaceStatus, text: &mut String) {
         let again = again.unwrap_or_default();
         let _infallible = writeln!(text, "  {name}: {state} after {failures} failures{again}");
     }
+    if let Some(reason) = &workspace.watcher.reason {
+        let _infallible = writeln!(text, "  watching {}: {reason}", workspace.watcher.state);
+    }
     for (reason, n) in &workspace.skipped {
         let _infallible = writeln!(text, "  skipped {n} {reason}");
     }
@@ -303,7 +306,7 @@ fn bytes(n: u64) -> String {
 }
 
 /// Seconds, as hours and minutes where there are many.
-fn span(seconds: u64) -> String {
+pub(crate) fn span(seconds: u64) -> String {
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
         (0, 0, seconds) => format!("{seconds}s"),
         (0, minutes, seconds) => format!("{minutes}m{seconds:02}s"),

@@ -1,20 +1,22 @@
-//! The commands about the daemon itself: `tree`, `health`, `debug`. Like `status` they start no
+//! The commands about the daemon itself: `tree`, `health`, `events`, `debug`. Like `status` they start no
 //! daemon, since that none runs is an answer.
 
 use crate::args::{
-    At, DebugArgs, DebugCommand, Fault, FaultArgs, GlobalArgs, HealthArgs, KillArgs, TreeArgs,
+    At, DebugArgs, DebugCommand, EventsArgs, Fault, FaultArgs, GlobalArgs, HealthArgs, KillArgs,
+    TreeArgs,
 };
 use crate::backend::Backend;
 use crate::console::Console;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::inspect::{print, print_json};
+use crate::inspect::{print, print_json, span};
 use crate::output::style::Style;
 use astscope_protocol::messages::{
-    FaultParams, FaultPoint, HealthParams, HealthResult, HealthStatus, HealthVerdict, KillParams,
-    RequestCounts, TreeFormat, TreeParams,
+    EventRecord, EventsParams, FaultParams, FaultPoint, HealthParams, HealthResult, HealthStatus,
+    HealthVerdict, KillParams, RequestCounts, TreeFormat, TreeParams,
 };
 use std::fmt::Write as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Widest name of a part that others are lined up with.
 const NAME_WIDTH: usize = 22;
@@ -62,6 +64,39 @@ pub(crate) fn health(
         print(text.trim_end(), console)?;
     }
     Ok(if health.status == HealthStatus::Healthy { Exit::Success } else { Exit::Findings })
+}
+
+/// `astscope events`.
+pub(crate) fn events(
+    args: &EventsArgs,
+    console: &mut Console<'_>,
+    backend: &mut dyn Backend,
+) -> Result<Exit, Failure> {
+    let told = backend
+        .events(&EventsParams::default())
+        .map_err(|error| Failure::of_request(error, None))?
+        .ok_or_else(not_running)?;
+    if args.json {
+        print_json(&told, console)?;
+        return Ok(Exit::Success);
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let width = told.events.iter().map(|event| event.kind.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for event in &told.events {
+        let age = span(now.saturating_sub(Duration::from_millis(event.timestamp_ms)).as_secs());
+        let EventRecord { number, kind, about, .. } = event;
+        let _infallible = write!(text, "{number}  {age} ago  {kind:<width$}  {about}");
+        if let Some(detail) = &event.detail {
+            let _infallible = write!(text, "  {detail}");
+        }
+        text.push('\n');
+    }
+    if told.missed > 0 {
+        let _infallible = writeln!(text, "{} more came too fast to be kept", told.missed);
+    }
+    print(text.trim_end(), console)?;
+    Ok(Exit::Success)
 }
 
 /// `astscope debug`.
@@ -122,7 +157,11 @@ fn described(health: &HealthResult, color: bool) -> String {
         let _infallible = writeln!(text, "\n{}  {}", workspace.root, of_status(workspace.status));
         for service in &workspace.services {
             let verdict = of_verdict(service.verdict);
-            let _infallible = writeln!(text, "  {:<NAME_WIDTH$}{verdict}", service.name);
+            let _infallible = write!(text, "  {:<NAME_WIDTH$}{verdict}", service.name);
+            if !service.waits_for.is_empty() {
+                let _infallible = write!(text, ", waits for {}", service.waits_for.join(", "));
+            }
+            text.push('\n');
         }
     }
     if !health.details.is_empty() {

@@ -1,8 +1,11 @@
 //! What everything in the tree shares: handles, counters and the phase, no running thing.
 
+use crate::foundation::event_bus::EventBus;
 use crate::gateway::Gateway;
 use crate::memory::MemorySource;
+use crate::observability::EventLog;
 use crate::parsers::Parsers;
+use crate::readiness::Foundation;
 use crate::records::Records;
 use crate::telemetry::{self, Measured};
 use crate::tree::Pools;
@@ -55,6 +58,9 @@ pub(crate) struct Daemon {
     pub(crate) settings: Settings,
     pub(crate) workspaces: Workspaces,
     pub(crate) gateway: Gateway,
+    pub(crate) foundation: Foundation,
+    pub(crate) events: EventBus,
+    pub(crate) log: EventLog,
     pub(crate) telemetry: Address<Measured>,
     pub(crate) parsers: Parsers,
     pub(crate) pools: Pools,
@@ -110,10 +116,14 @@ impl Daemon {
         let Parts { settings, gateway, pool, parsers, pools } = parts;
         let one_shot =
             ExecutorHandle::new(ExecutorConfig::default(), pools.query_execution.clone());
+        let events = EventBus::new();
         Self {
             settings,
             workspaces: Workspaces::default(),
             gateway,
+            foundation: Foundation::default(),
+            log: EventLog::new(&events),
+            events,
             telemetry: telemetry::address(),
             parsers,
             one_shot,

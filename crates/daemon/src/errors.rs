@@ -6,7 +6,7 @@ use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::ErrorCode;
 use astscope_querying::service::ExecuteError;
 use astscope_querying::{Interrupt, QueryError};
-use astscope_supervision::{AdminError, Exit, TaskError};
+use astscope_supervision::{AdminError, Exit, NotReady, TaskError};
 use astscope_synchronization::service::SyncError;
 use astscope_synchronization::{GlobError, RefreshError, RootError};
 use astscope_syntax::{SkipReason, UnknownLanguage};
@@ -122,9 +122,23 @@ pub(crate) fn task(error: &TaskError) -> RpcError {
 pub(crate) fn workspace(root: &Path, error: &AdminError) -> RpcError {
     let code = match error {
         AdminError::MaxChildren => ErrorCode::Overloaded,
+        AdminError::Start(_) | AdminError::Spec(_) => ErrorCode::StartupFailed,
         _ => ErrorCode::Restarting,
     };
     with(code, format!("cannot serve {}", root.display()), None, vec![error.to_string()], None)
+}
+
+/// A root whose services are up and lack one that they need.
+pub(crate) fn lacking(root: &Path, error: &NotReady) -> RpcError {
+    let message = format!("cannot serve {}", root.display());
+    with(ErrorCode::StartupFailed, message, None, vec![error.to_string()], None)
+}
+
+/// A root for which nothing was started, because these parts of the foundation aren't up.
+pub(crate) fn foundation(root: &Path, lacking: Vec<String>) -> RpcError {
+    let message = format!("cannot serve {}", root.display());
+    let causes = lacking.into_iter().map(|id| format!("`foundation/{id}` is not ready")).collect();
+    with(ErrorCode::FoundationNotReady, message, None, causes, None)
 }
 
 /// A glob that can't be compiled.

@@ -1,4 +1,6 @@
-//! What everything else stands on: who tells the daemon to leave.
+//! What everything else stands on: who tells what happens, and who tells the daemon to leave.
+
+pub(crate) mod event_bus;
 
 use crate::daemon::Daemon;
 use crate::tree::STALLED_AFTER;
@@ -49,7 +51,7 @@ async fn leave_on_signal(ctx: Ctx, daemon: Arc<Daemon>) -> Result<(), Exit> {
 pub(crate) fn idle_exit(daemon: &Arc<Daemon>) -> ChildSpec {
     let (daemon, limit) = (Arc::clone(daemon), daemon.settings.idle_exit);
     let run = move |ctx| leave_when_idle(ctx, Arc::clone(&daemon), limit.unwrap_or(Duration::MAX));
-    ChildSpec::task("idle_exit", run).stall_after(STALLED_AFTER).when(move || limit.is_some())
+    ChildSpec::task("idle_exit", run).stall_after(STALLED_AFTER)
 }
 
 async fn leave_when_idle(ctx: Ctx, daemon: Arc<Daemon>, limit: Duration) -> Result<(), Exit> {

@@ -4,7 +4,7 @@
 //! thread that may block; the rest is answered at once.
 
 mod explain;
-mod operations;
+pub(crate) mod operations;
 mod parse;
 mod query;
 mod status;
@@ -16,7 +16,7 @@ use crate::workspace::Workspace;
 use astscope_performance_optimizer::service::Timing;
 use astscope_protocol::frame::{Request, RpcError};
 use astscope_protocol::messages::{
-    Delivery, ErrorCode, OpenParams, Selection, WorkspaceStatus, method,
+    Delivery, ErrorCode, OpenOutcome, OpenParams, Selection, WorkspaceStatus, method,
 };
 use astscope_querying::service::ExecuteError;
 use astscope_supervision::{Ctx, Exit, SendError};
@@ -60,6 +60,9 @@ pub(crate) async fn handle(
             Ok(params) => operations::tree(daemon, params).await.and_then(|it| answer(&it)),
             Err(error) => Err(error),
         },
+        method::EVENTS => {
+            request.params().and_then(|params| answer(&operations::events(daemon, params)))
+        }
         method::HEALTH => answer(&operations::health(daemon).await),
         method::KILL => match request.params() {
             Ok(params) => {
@@ -181,7 +184,7 @@ async fn open(
         Err(error) => return Ok(Err(error)),
     };
     let indexed = async {
-        let workspace = daemon.workspaces.open(daemon, root).await?;
+        let workspace = daemon.workspaces.open_ready(daemon, root).await?;
         let giving_up = context.clone();
         let stop = Arc::new(move || giving_up.interrupt().is_some());
         let progress = Arc::new(context.progress("indexing"));
@@ -192,8 +195,8 @@ async fn open(
         // The crawl has no deadline but its client's, which stops it.
         let crawled = task.join(Duration::MAX).await.map_err(|error| errors::task(&error))?;
         crawled.map_err(|error| errors::sync(&error, &context))?;
-        let status: WorkspaceStatus = status::workspace(&workspace, false);
-        answer(&status)
+        let outcome = Some(OpenOutcome::AstLayerStarted);
+        answer(&WorkspaceStatus { outcome, ..status::workspace(&workspace, false) })
     };
     Ok(indexed.await)
 }

@@ -233,7 +233,7 @@ async fn run(config: DaemonConfig, ready: impl FnOnce()) -> Result<(), ServeErro
 }
 
 /// Stops the tree: gateway first, each connection when its last answer is out.
-async fn stop(root: &Root) {
+pub(crate) async fn stop(root: &Root) {
     let outcome = if let Ok(outcome) = timeout(STOP_MAX, root.shutdown()).await {
         outcome
     } else {

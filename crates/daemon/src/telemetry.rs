@@ -1,8 +1,8 @@
 //! What became of requests, in numbers.
 
+use astscope_performance_optimizer::Window;
 use astscope_protocol::messages::RequestCounts;
 use astscope_supervision::{Address, Ctx, Exit, Init, Mailbox, Reply, Service};
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,38 +22,33 @@ pub(crate) enum Measured {
 }
 
 /// The numbers, which outlive the service.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Numbers {
-    total: u64,
     failed: u64,
-    /// Microseconds, the oldest first.
-    times: VecDeque<u64>,
+    times: Window,
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self { failed: 0, times: Window::new(WINDOW) }
+    }
 }
 
 impl Numbers {
     fn add(&mut self, took: Duration, failed: bool) {
-        self.total += 1;
         self.failed += u64::from(failed);
-        if self.times.len() == WINDOW {
-            self.times.pop_front();
-        }
-        self.times.push_back(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        self.times.push(took);
     }
 
     fn counts(&self) -> RequestCounts {
-        let mut sorted: Vec<u64> = self.times.iter().copied().collect();
-        sorted.sort_unstable();
-        // The smallest time that so many of 100 don't exceed.
-        let percentile = |p: usize| {
-            let at = (sorted.len() * p).div_ceil(100).saturating_sub(1);
-            sorted.get(at).copied().unwrap_or(0)
-        };
+        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let times = self.times.percentiles();
         RequestCounts {
-            total: self.total,
+            total: times.n_seen,
             failed: self.failed,
-            p50_us: percentile(50),
-            p95_us: percentile(95),
-            p99_us: percentile(99),
+            p50_us: us(times.p50),
+            p95_us: us(times.p95),
+            p99_us: us(times.p99),
         }
     }
 }

@@ -4,11 +4,12 @@ use crate::daemon::Daemon;
 use crate::gateway::{CLIENTS_MAX, Sessions};
 use crate::telemetry::Telemetry;
 use crate::workspace::Workspace;
-use crate::{foundation, gateway};
+use crate::{foundation, gateway, observability};
 use astscope_querying::service::{self as querying, Seats};
 use astscope_supervision::Strategy::{OneForOne, RestForOne};
 use astscope_supervision::{
-    ChildSpec, Order, Pool, PoolConfig, PoolConfigError, Seat, Stop, SupervisorSpec,
+    ChildSpec, Observer, Order, Pool, PoolConfig, PoolConfigError, Seat, Stop, SupervisorSpec,
+    TracingObserver,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,23 +34,25 @@ fn secs(n: u64) -> Duration {
 
 /// The tree. Stopped in reverse: clients get their last answers while everything else is still up.
 pub(crate) fn spec(daemon: &Arc<Daemon>) -> SupervisorSpec {
+    let foundation = SupervisorSpec::new(OneForOne)
+        .intensity(5, secs(10))
+        // First, so that it is the last to stop: whatever hangs on the way down, a signal is heard.
+        .child(foundation::signals(daemon))
+        .child(daemon.events.service())
+        .child(ChildSpec::service::<Telemetry>(&daemon.telemetry, Arc::default()))
+        .child(foundation::idle_exit(daemon))
+        .children(daemon.pools.children.iter().cloned())
+        .children(daemon.parsers.children());
+    daemon.foundation.stands_on(foundation.child_specs());
+    let told: Vec<Arc<dyn Observer>> =
+        vec![Arc::new(TracingObserver), Arc::new(daemon.events.clone())];
     // Subsystems share what outlives them, not each other.
     SupervisorSpec::new(OneForOne)
         .intensity(3, secs(10))
         .probe(daemon.probe.clone())
         .stall_after(STALLED_AFTER)
-        .child(ChildSpec::supervisor(
-            "foundation",
-            SupervisorSpec::new(OneForOne)
-                .intensity(5, secs(10))
-                // First, so that it is the last to stop: whatever hangs on the way down, a signal
-                // is heard.
-                .child(foundation::signals(daemon))
-                .child(ChildSpec::service::<Telemetry>(&daemon.telemetry, Arc::default()))
-                .child(foundation::idle_exit(daemon))
-                .children(daemon.pools.children.iter().cloned())
-                .children(daemon.parsers.children()),
-        ))
+        .observer(Arc::new(told))
+        .child(ChildSpec::supervisor("foundation", foundation))
         .child(
             daemon.workspaces.trees.spec(SupervisorSpec::dynamic(ROOTS_MAX).intensity(3, secs(10))),
         )
@@ -59,6 +62,7 @@ pub(crate) fn spec(daemon: &Arc<Daemon>) -> SupervisorSpec {
                 .intensity(5, secs(10))
                 .child(querying::supervisor(&daemon.one_shot, &daemon.one_shot_results)),
         ))
+        .child(observability::supervisor(daemon))
         .child(ChildSpec::supervisor(
             "gateway",
             // A listener without a roll can admit nobody; connections that the roll doesn't know
@@ -74,9 +78,6 @@ pub(crate) fn spec(daemon: &Arc<Daemon>) -> SupervisorSpec {
 /// The tree of one workspace, behind a firewall: when its services keep failing it is left alone
 /// for a while and tried again, and the others go on.
 pub(crate) fn workspace(workspace: &Workspace) -> ChildSpec {
-    let (synchronization, file_watcher) = workspace.sync.supervisor();
-    // A spec is made once for each workspace.
-    let _first = workspace.file_watcher.set(file_watcher);
     // Subsystems fail apart: each keeps what it knows outside of its services.
     let tree = SupervisorSpec::new(OneForOne)
         .intensity(3, secs(10))
@@ -109,7 +110,7 @@ pub(crate) fn workspace(workspace: &Workspace) -> ChildSpec {
             querying::supervisor(&workspace.executor, &workspace.results)
                 .stop(Stop::Within(secs(3))),
         )
-        .child(synchronization.stop(Stop::Within(secs(5))))
+        .child(workspace.sync.supervisor().stop(Stop::Within(secs(5))))
         .child(workspace.tasks.spec(SupervisorSpec::dynamic(TASKS_MAX).intensity(10, secs(5))));
     ChildSpec::supervisor(workspace.id.clone(), tree).degrade(COOLDOWN)
 }
@@ -145,3 +146,6 @@ impl Pools {
         Ok(Self { query_execution, pattern_analysis, file_watching, children })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,8 @@
 
 use crate::cpu;
 use crate::daemon::Daemon;
+use crate::foundation::event_bus::{DaemonEvent, EventBus};
+use crate::readiness;
 use crate::reclaim::Reclaimed;
 use crate::records::Records;
 use astscope_memory_manager::service::{MemoryConfig, MemoryDeps, MemoryHandle};
@@ -13,15 +15,15 @@ use astscope_querying::service::{CacheConfig, ExecutorConfig, ExecutorHandle, Qu
 use astscope_repository::service::{RepositoryConfig, RepositoryHandle};
 use astscope_repository::{Batch, Committed, Repository};
 use astscope_supervision::{
-    BreakerConfig, ChildRef, ChildSpec, CircuitBreaker, Emitter, TaskSupervisor, TracingObserver,
-    TreePath,
+    BreakerConfig, ChildRef, ChildSpec, CircuitBreaker, Dependencies, DependencyError, Emitter,
+    TaskSupervisor, TracingObserver, TreePath,
 };
 use astscope_synchronization::service::{
     CoreCommitter, GuardedDisk, SyncConfig, SyncHandle, WatchConfig,
 };
 use astscope_synchronization::{Committer, RealDisk, Synchronizer};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Refreshes that may wait to be taken by a workspace's synchronizer: each belongs to a query, and
@@ -53,8 +55,6 @@ pub(crate) struct Workspace {
     pub(crate) subtrees: Subtrees,
     /// What it gives back when memory is short.
     _reclaimed: Reclaimed,
-    /// Set by the tree.
-    pub(crate) file_watcher: OnceLock<ChildRef>,
 }
 
 /// Subtrees that are made with their handles.
@@ -111,6 +111,8 @@ impl Workspace {
                 .map_err(|error| error.to_string())?;
 
         let committer = Accounting {
+            events: daemon.events.clone(),
+            root: root.clone(),
             core: CoreCommitter::new(repository.clone(), daemon.runtime.clone()),
             repository: repository.clone(),
             memory: memory.clone(),
@@ -152,22 +154,31 @@ impl Workspace {
             sync,
             tasks: TaskSupervisor::new("task_supervisor"),
             subtrees: Subtrees { memory_manager, parsing: parsing_services, performance_optimizer },
-            file_watcher: OnceLock::new(),
         })
     }
 
     /// The services that its health is told by, in the order in which the protocol names them.
-    pub(crate) fn vital(&self) -> Vec<ChildRef> {
-        let (repository, patterns) = (&self.repository, &self.patterns);
-        let mut vital = vec![repository.core(), repository.enhanced(), patterns.core()];
-        vital.extend(self.file_watcher.get().cloned());
-        vital
+    pub(crate) fn vital(&self) -> [ChildRef; 4] {
+        let Self { repository, patterns, sync, .. } = self;
+        [repository.core(), repository.enhanced(), patterns.core(), sync.watcher()]
+    }
+
+    /// Whether its services went with their supervisor.
+    pub(crate) fn has_gone(&self) -> bool {
+        self.executor.child().status().is_gone()
+    }
+
+    /// Which of its services needs which.
+    pub(crate) fn dependencies(&self) -> Result<Dependencies, DependencyError> {
+        Dependencies::new(readiness::services(self))
     }
 }
 
-/// Commits, and tells the memory manager what is held afterwards.
+/// Commits, and tells the memory manager and the event bus what came of it.
 #[derive(Debug)]
 struct Accounting {
+    events: EventBus,
+    root: PathBuf,
     core: CoreCommitter,
     repository: RepositoryHandle,
     memory: MemoryHandle,
@@ -189,6 +200,11 @@ impl Committer for Accounting {
         if grown > 0 {
             self.memory.inserted(grown);
         }
+        self.events.publish(DaemonEvent::Committed {
+            root: self.root.clone(),
+            revision: committed.revision.number,
+            n_files: committed.records.iter().flatten().count(),
+        });
         Ok(committed)
     }
 }

@@ -1,6 +1,8 @@
 //! The watched roots: which serves a path, and the files that a selection means.
 
 use crate::daemon::Daemon;
+use crate::foundation::event_bus::DaemonEvent;
+use crate::readiness::NEEDS_WITHIN;
 use crate::request::RequestContext;
 use crate::workspace::Workspace;
 use crate::{errors, tree, wire};
@@ -44,10 +46,8 @@ impl Workspaces {
     }
 
     /// The workspace that a file lies in, if that is open and runs.
-    pub(crate) fn around(&self, path: &Path) -> Option<Arc<Workspace>> {
-        let path = path.canonicalize().ok()?;
-        let around = self.lock().iter().find(|known| path.starts_with(&known.root)).cloned();
-        around.filter(|workspace| !workspace.executor.child().status().is_gone())
+    pub(crate) fn running_around(&self, file: &Path) -> Option<Arc<Workspace>> {
+        self.around(&file.canonicalize().ok()?).filter(|known| !known.has_gone())
     }
 
     /// Opens `root`, or finds it open, and begins to index it.
@@ -56,11 +56,16 @@ impl Workspaces {
         daemon: &Arc<Daemon>,
         root: PathBuf,
     ) -> Result<Arc<Workspace>, RpcError> {
+        let known = self.around(&root);
+        if known.is_none_or(|known| known.has_gone()) {
+            // Before the lock: whoever waits for the foundation is no reason for others to wait.
+            let foundation = daemon.foundation.running().await;
+            foundation.map_err(|lacking| errors::foundation(&root, lacking))?;
+        }
         let _opening = self.opening.lock().await;
-        let known = self.lock().iter().find(|known| root.starts_with(&known.root)).cloned();
-        if let Some(known) = known {
+        if let Some(known) = self.around(&root) {
             // Its services go with their supervisor; what they work on stays.
-            if known.executor.child().status().is_gone() {
+            if known.has_gone() {
                 self.start(&known).await?;
             }
             return Ok(known);
@@ -86,9 +91,29 @@ impl Workspaces {
             if let Err(error) = self.trees.supervisor().terminate_child(&inner.id).await {
                 tracing::warn!(root = %inner.root.display(), %error, "cannot close");
             }
+            daemon.events.publish(DaemonEvent::Closed { root: inner.root.clone() });
         }
         tracing::info!(root = %workspace.root.display(), "opened");
+        daemon.events.publish(DaemonEvent::Opened { root: workspace.root.clone() });
         Ok(workspace)
+    }
+
+    /// The same, and waits until its services have what they need, for [`NEEDS_WITHIN`] in all.
+    pub(crate) async fn open_ready(
+        &self,
+        daemon: &Arc<Daemon>,
+        root: PathBuf,
+    ) -> Result<Arc<Workspace>, RpcError> {
+        let workspace = self.open(daemon, root).await?;
+        let needs = workspace.dependencies().map_err(|error| errors::bug(&error.to_string()))?;
+        let ready = needs.await_all(NEEDS_WITHIN).await;
+        ready.map_err(|error| errors::lacking(&workspace.root, &error))?;
+        Ok(workspace)
+    }
+
+    /// The open root that `root` is, or lies in.
+    fn around(&self, root: &Path) -> Option<Arc<Workspace>> {
+        self.lock().iter().find(|known| root.starts_with(&known.root)).cloned()
     }
 
     async fn start(&self, workspace: &Arc<Workspace>) -> Result<(), RpcError> {

@@ -20,6 +20,8 @@ pub struct Percentiles {
     pub p50: Duration,
     /// 90 % of them.
     pub p90: Duration,
+    /// 95 % of them.
+    pub p95: Duration,
     /// 99 % of them.
     pub p99: Duration,
     /// All of them.
@@ -49,7 +51,14 @@ impl Window {
             let rank = (sorted.len() * percent).div_ceil(100);
             sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
         };
-        Percentiles { n_seen: self.n_seen, p50: at(50), p90: at(90), p99: at(99), max: at(100) }
+        Percentiles {
+            n_seen: self.n_seen,
+            p50: at(50),
+            p90: at(90),
+            p95: at(95),
+            p99: at(99),
+            max: at(100),
+        }
     }
 }
 
@@ -66,8 +75,14 @@ mod tests {
     fn a_hundred_timings_are_their_own_percentiles() {
         let mut window = Window::new(100);
         (1..=200).rev().for_each(|n| window.push(ms(n)));
-        let expected =
-            Percentiles { n_seen: 200, p50: ms(50), p90: ms(90), p99: ms(99), max: ms(100) };
+        let expected = Percentiles {
+            n_seen: 200,
+            p50: ms(50),
+            p90: ms(90),
+            p95: ms(95),
+            p99: ms(99),
+            max: ms(100),
+        };
         assert_eq!(window.percentiles(), expected, "the last hundred count");
     }
 
@@ -84,7 +99,7 @@ mod tests {
                 window.push(ms(*n));
             }
             let shown = window.percentiles();
-            for (percent, bound) in [(50, shown.p50), (90, shown.p90), (99, shown.p99), (100, shown.max)] {
+            for (percent, bound) in [(50, shown.p50), (90, shown.p90), (95, shown.p95), (99, shown.p99), (100, shown.max)] {
                 let below = times.iter().filter(|n| ms(**n) <= bound).count();
                 prop_assert!(below * 100 >= times.len() * percent);
                 let strictly = times.iter().filter(|n| ms(**n) < bound).count();

@@ -9,10 +9,10 @@ mod operations;
 
 pub use matches::Matches;
 pub use operations::{
-    BreakerState, BreakerStatus, FaultKind, FaultParams, FaultPoint, HealthDetail, HealthParams,
-    HealthResult, HealthStatus, HealthVerdict, KillParams, ParsersStatus, QuarantinedFile,
-    RequestCounts, ServiceHealth, TreeFormat, TreeParams, TreeResult, WORKSPACE_SERVICES,
-    WorkspaceHealth,
+    BreakerState, BreakerStatus, EventRecord, EventsParams, EventsResult, FaultKind, FaultParams,
+    FaultPoint, HealthDetail, HealthParams, HealthResult, HealthStatus, HealthVerdict, KillParams,
+    ParsersStatus, QuarantinedFile, RequestCounts, ServiceHealth, TreeFormat, TreeParams,
+    TreeResult, WORKSPACE_SERVICES, WorkspaceHealth,
 };
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -41,6 +41,8 @@ pub mod method {
     pub const TREE: &str = "tree";
     /// [`HealthParams`](super::HealthParams) → [`HealthResult`](super::HealthResult).
     pub const HEALTH: &str = "health";
+    /// [`EventsParams`](super::EventsParams) → [`EventsResult`](super::EventsResult).
+    pub const EVENTS: &str = "events";
     /// [`KillParams`](super::KillParams) → `{}`, once the node is told; only where the daemon was
     /// started for it.
     pub const KILL: &str = "debug/kill";
@@ -431,6 +433,11 @@ pub struct WorkspaceStatus {
     pub remembered: RememberedStatus,
     /// What it stops doing when that keeps failing.
     pub breakers: Vec<BreakerStatus>,
+    /// How changes are noticed.
+    pub watcher: WatcherStatus,
+    /// Only in the answer to `open`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<OpenOutcome>,
 }
 
 /// The results of queries that are remembered. A result is what one query found in one file.
@@ -447,6 +454,27 @@ pub struct RememberedStatus {
     pub hits: u64,
     /// Results that weren't.
     pub misses: u64,
+}
+
+/// What became of opening a workspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OpenOutcome {
+    /// Its services are up and have what they need.
+    AstLayerStarted,
+}
+
+/// How the changes of a root are noticed, before any query looks itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WatcherStatus {
+    /// `polling`, `unavailable` or `disabled`.
+    pub state: String,
+    /// Milliseconds until it looks again.
+    pub pause_ms: u64,
+    /// Why it isn't polling.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// A file that was not parsed.
@@ -790,6 +818,10 @@ pub enum ErrorCode {
     Restarting,
     /// The daemon wasn't started for that (-32805).
     NotAllowed,
+    /// What everything stands on isn't up, so nothing was started (-32806).
+    FoundationNotReady,
+    /// A workspace's services didn't start, or not all of what they need (-32807).
+    StartupFailed,
     /// A bug of ours (-32603).
     Internal,
 }
@@ -818,6 +850,8 @@ impl ErrorCode {
             Self::ShuttingDown => -32803,
             Self::Restarting => -32804,
             Self::NotAllowed => -32805,
+            Self::FoundationNotReady => -32806,
+            Self::StartupFailed => -32807,
         }
     }
 
@@ -825,7 +859,12 @@ impl ErrorCode {
     pub fn retryable(self) -> bool {
         matches!(
             self,
-            Self::DeadlineExceeded | Self::Overloaded | Self::ShuttingDown | Self::Restarting
+            Self::DeadlineExceeded
+                | Self::Overloaded
+                | Self::ShuttingDown
+                | Self::Restarting
+                | Self::FoundationNotReady
+                | Self::StartupFailed
         )
     }
 }

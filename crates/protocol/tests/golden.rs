@@ -4,14 +4,14 @@
 
 use astscope_protocol::messages::{
     BreakerState, BreakerStatus, ByteRange, Cancel, Context, Delivery, ErrorCode, ErrorData,
-    Explanation, FaultKind, FaultParams, FaultPoint, Fix, HealthDetail, HealthParams, HealthResult,
-    HealthStatus, HealthVerdict, HelloParams, HelloResult, IgnoreKind, Item, KillParams,
-    MatchRecord, MatcherSpec, MemoryStatus, OpenParams, PROTOCOL, ParseParams, ParseResult,
-    ParsersStatus, Peer, PlanStep, Position, Progress, QuarantinedFile, Range, RememberedStatus,
-    RequestCounts, Revision, RuleSource, RunParams, ScanParams, Selection, ServiceHealth,
-    SessionStatus, SeverityOverrides, SkippedFile, StatusParams, StatusResult, StopParams, Summary,
-    SyntaxError, TreeFormat, TreeParams, TreeResult, WORKSPACE_SERVICES, WorkspaceHealth,
-    WorkspaceStatus,
+    EventRecord, EventsParams, EventsResult, Explanation, FaultKind, FaultParams, FaultPoint, Fix,
+    HealthDetail, HealthParams, HealthResult, HealthStatus, HealthVerdict, HelloParams,
+    HelloResult, IgnoreKind, Item, KillParams, MatchRecord, MatcherSpec, MemoryStatus, OpenOutcome,
+    OpenParams, PROTOCOL, ParseParams, ParseResult, ParsersStatus, Peer, PlanStep, Position,
+    Progress, QuarantinedFile, Range, RememberedStatus, RequestCounts, Revision, RuleSource,
+    RunParams, ScanParams, Selection, ServiceHealth, SessionStatus, SeverityOverrides, SkippedFile,
+    StatusParams, StatusResult, StopParams, Summary, SyntaxError, TreeFormat, TreeParams,
+    TreeResult, WORKSPACE_SERVICES, WatcherStatus, WorkspaceHealth, WorkspaceStatus,
 };
 use expect_test::{Expect, expect};
 use serde::Serialize;
@@ -283,11 +283,17 @@ fn open_status_and_stop() {
                 retry_in_ms: Some(30_000),
             },
         ],
+        watcher: WatcherStatus {
+            state: "unavailable".into(),
+            pause_ms: 2000,
+            reason: Some("gone".into()),
+        },
+        outcome: Some(OpenOutcome::AstLayerStarted),
     };
     check(
         &workspace,
         &expect![[
-            r#"{"root":"/p","revision":{"epoch":2,"number":9},"indexing":false,"filesSeen":3,"filesParsed":2,"skipped":{"empty":1},"skippedFiles":[{"path":"a","reason":"empty","detail":"the file is empty"}],"languages":{"Rust":2},"sourceBytes":100,"nodes":30,"treeBytes":400,"indexedInMs":5,"remembered":{"queries":1,"results":2,"bytes":3,"hits":4,"misses":5},"breakers":[{"name":"files","state":"half_open","failures":5},{"name":"parsing","state":"open","failures":5,"retryInMs":30000}]}"#
+            r#"{"root":"/p","revision":{"epoch":2,"number":9},"indexing":false,"filesSeen":3,"filesParsed":2,"skipped":{"empty":1},"skippedFiles":[{"path":"a","reason":"empty","detail":"the file is empty"}],"languages":{"Rust":2},"sourceBytes":100,"nodes":30,"treeBytes":400,"indexedInMs":5,"remembered":{"queries":1,"results":2,"bytes":3,"hits":4,"misses":5},"breakers":[{"name":"files","state":"half_open","failures":5},{"name":"parsing","state":"open","failures":5,"retryInMs":30000}],"watcher":{"state":"unavailable","pauseMs":2000,"reason":"gone"},"outcome":"ast_layer_started"}"#
         ]],
     );
     check(
@@ -366,12 +372,34 @@ fn tree_and_kill() {
 }
 
 #[test]
+fn events() {
+    check(&EventsParams { after: 3 }, &expect![[r#"{"after":3}"#]]);
+    let event = EventRecord {
+        number: 4,
+        timestamp_ms: 5,
+        kind: "restarted".into(),
+        about: "daemon/gateway".into(),
+        detail: Some("incarnation 2".into()),
+    };
+    check(
+        &EventsResult { events: vec![event], missed: 1 },
+        &expect![[
+            r#"{"events":[{"number":4,"timestampMs":5,"kind":"restarted","about":"daemon/gateway","detail":"incarnation 2"}],"missed":1}"#
+        ]],
+    );
+}
+
+#[test]
 fn health() {
     check(&HealthParams {}, &expect![["{}"]]);
     let service = |name: &str, verdict| ServiceHealth {
         name: name.into(),
         alive: verdict != HealthVerdict::Down && verdict != HealthVerdict::Restarting,
         verdict,
+        waits_for: match verdict {
+            HealthVerdict::NotReady => vec!["repository_core".into()],
+            _ => Vec::new(),
+        },
     };
     let verdicts = [
         HealthVerdict::NotReady,
@@ -397,7 +425,7 @@ fn health() {
             requests: RequestCounts { total: 9, failed: 1, p50_us: 2, p95_us: 3, p99_us: 4 },
         },
         &expect![[
-            r#"{"status":"degraded","timestampMs":1795271573392,"workspaces":[{"root":"/p","status":"failed","services":[{"name":"repository_core","alive":true,"verdict":"not_ready"},{"name":"repository_enhanced","alive":false,"verdict":"restarting"},{"name":"pattern_matcher_core","alive":true,"verdict":"hung"},{"name":"file_watcher","alive":false,"verdict":"down"}]}],"details":[{"name":"gateway","verdict":"healthy","value":"2 clients"}],"requests":{"total":9,"failed":1,"p50Us":2,"p95Us":3,"p99Us":4}}"#
+            r#"{"status":"degraded","timestampMs":1795271573392,"workspaces":[{"root":"/p","status":"failed","services":[{"name":"repository_core","alive":true,"verdict":"not_ready","waitsFor":["repository_core"]},{"name":"repository_enhanced","alive":false,"verdict":"restarting"},{"name":"pattern_matcher_core","alive":true,"verdict":"hung"},{"name":"file_watcher","alive":false,"verdict":"down"}]}],"details":[{"name":"gateway","verdict":"healthy","value":"2 clients"}],"requests":{"total":9,"failed":1,"p50Us":2,"p95Us":3,"p99Us":4}}"#
         ]],
     );
     let least: HealthResult = serde_json::from_str("{}").unwrap();

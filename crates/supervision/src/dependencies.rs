@@ -69,7 +69,12 @@ impl Dependencies {
     /// Whether everything that `id` needs is ready now. A service that isn't in the map needs
     /// nothing.
     pub fn check(&self, id: &str) -> bool {
-        self.of(id).all(|need| need.status().is_ready())
+        self.lacking(id).next().is_none()
+    }
+
+    /// What `id` needs and isn't ready now, in the order in which it was declared.
+    pub fn lacking(&self, id: &str) -> impl Iterator<Item = &ChildRef> {
+        self.of(id).filter(|need| !need.status().is_ready())
     }
 
     /// Waits until everything that `id` needs is ready at the same time, at most for `within` in
@@ -80,16 +85,17 @@ impl Dependencies {
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
     pub async fn await_for(&self, id: &str, within: Duration) -> Result<(), NotReady> {
-        let deadline = later(Instant::now(), within);
-        loop {
-            for need in self.of(id) {
-                need.await_ready_by(deadline).await?;
-            }
-            // One may have gone while another was waited for.
-            if self.check(id) {
-                return Ok(());
-            }
-        }
+        await_together(self.of(id).collect(), within).await
+    }
+
+    /// The same for everything that anybody in the map needs.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn await_all(&self, within: Duration) -> Result<(), NotReady> {
+        let is_needed = |id: &Arc<str>| self.needs.values().any(|needs| needs.contains(id));
+        let needed = self.services.iter().filter(|(id, _)| is_needed(id));
+        await_together(needed.map(|(_, service)| service).collect(), within).await
     }
 
     fn of<'a>(&'a self, id: &str) -> impl Iterator<Item = &'a ChildRef> + use<'a> {
@@ -118,5 +124,19 @@ impl Dependencies {
         above.pop();
         done.insert(Arc::clone(service));
         Ok(())
+    }
+}
+
+/// Waits until all of them are ready at the same time.
+async fn await_together(services: Vec<&ChildRef>, within: Duration) -> Result<(), NotReady> {
+    let deadline = later(Instant::now(), within);
+    loop {
+        for service in &services {
+            service.await_ready_by(deadline).await?;
+        }
+        // One may have gone while another was waited for.
+        if services.iter().all(|service| service.status().is_ready()) {
+            return Ok(());
+        }
     }
 }

@@ -38,6 +38,10 @@ pub trait Disk: Send + Sync {
     fn now_ns(&self) -> i64;
     /// Opens a file for reading. The path has no symlinks; if one is met, that is an error.
     fn open(&self, path: &Path) -> io::Result<Box<dyn OpenFile>>;
+    /// Whether a directory's entries can be read at this moment.
+    fn list(&self, dir: &Path) -> io::Result<()> {
+        std::fs::read_dir(dir).map(drop)
+    }
 }
 
 /// The real one.

@@ -254,12 +254,20 @@ impl Synchronizer {
         let totals = snapshot.totals();
         let n_held = totals.files + totals.skipped.values().sum::<u64>();
         let n_found = walked.files.len();
+        let n_all = n_found.max(usize::try_from(n_held).unwrap_or(usize::MAX));
         Ok(Look {
             differs: n_known < n_found || n_held > n_found as u64,
+            n_changed: n_all - n_known,
             n_found,
             n_known,
             revision: snapshot.revision(),
         })
+    }
+
+    /// Whether the root is there and may be read.
+    #[cfg(feature = "service")]
+    pub(crate) fn is_readable(&self) -> std::io::Result<()> {
+        self.reach.as_ref().map_or(Ok(()), |reach| self.disk.list(reach.root()))
     }
 
     /// Removes what a plain walk of the whole root no longer finds.
@@ -328,6 +336,8 @@ impl Synchronizer {
 pub(crate) struct Look {
     /// Whether the repository holds something else.
     pub(crate) differs: bool,
+    /// Files that are new, changed or gone, at least.
+    pub(crate) n_changed: usize,
     n_found: usize,
     n_known: usize,
     revision: Revision,

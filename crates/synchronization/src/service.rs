@@ -19,11 +19,11 @@ mod watcher;
 pub use commits::CoreCommitter;
 pub use disk::GuardedDisk;
 pub use synchronizer::{Progress, StopRequest, SyncError};
-pub use watcher::WatchConfig;
+pub use watcher::{WatchConfig, WatchState, WatchStatus};
 
 use crate::Synchronizer;
 use astscope_repository::service::CoreState;
-use astscope_supervision::{Address, ChildRef, ChildSpec, Pool, Stop, Strategy, SupervisorSpec};
+use astscope_supervision::{Address, ChildRef, ChildSpec, Pool, Strategy, SupervisorSpec};
 use rayon::ThreadPool;
 use std::convert::Infallible;
 use std::fmt;
@@ -64,6 +64,7 @@ impl fmt::Debug for SyncConfig {
 /// A workspace's synchronization, whichever incarnations of its services are up.
 #[derive(Clone)]
 pub struct SyncHandle {
+    watcher: Address<Infallible>,
     synchronizer: Address<Ask>,
     updater: Address<Update>,
     shared: Arc<Shared>,
@@ -73,6 +74,7 @@ pub struct SyncHandle {
 struct Shared {
     engine: Synchronizer,
     config: SyncConfig,
+    watching: watch::Sender<WatchStatus>,
     /// Whether the first crawl hasn't come to its end.
     indexing: AtomicBool,
     files_seen: AtomicU64,
@@ -84,12 +86,17 @@ impl SyncHandle {
     pub fn new(engine: Synchronizer, config: SyncConfig) -> Self {
         let shared = Shared {
             engine,
+            watching: watch::Sender::new(WatchStatus {
+                state: WatchState::Polling,
+                pause: config.watch.every_min,
+            }),
             indexing: AtomicBool::new(true),
             files_seen: AtomicU64::new(0),
             indexed_in_ms: OnceLock::new(),
             config,
         };
         Self {
+            watcher: Address::new("file_watcher", 1),
             synchronizer: Address::new("synchronizer", shared.config.mailbox),
             // A second hint while one waits says nothing new.
             updater: Address::new("incremental_updater", 1),
@@ -97,16 +104,30 @@ impl SyncHandle {
         }
     }
 
-    /// The subtree `synchronization`, and `file_watcher` in it, to look at.
-    pub fn supervisor(&self) -> (ChildSpec, ChildRef) {
-        let watcher = watcher::service(self).stop(Stop::Within(Duration::from_secs(2)));
-        let watched = watcher.child();
+    /// The subtree `synchronization`.
+    pub fn supervisor(&self) -> ChildSpec {
         let tree = SupervisorSpec::new(Strategy::RestForOne)
             .intensity(5, Duration::from_secs(10))
-            .child(watcher)
+            .child(watcher::service(self))
             .child(synchronizer::service(self))
             .child(updater::service(self));
-        (ChildSpec::supervisor("synchronization", tree), watched)
+        ChildSpec::supervisor("synchronization", tree)
+    }
+
+    /// `file_watcher`, to be watched.
+    pub fn watcher(&self) -> ChildRef {
+        self.watcher.child()
+    }
+
+    /// The three services, each with those that it needs, as
+    /// [`Dependencies::new`](astscope_supervision::Dependencies::new) takes them. The repository's
+    /// are among those.
+    pub fn needs(&self) -> [(ChildRef, &'static [&'static str]); 3] {
+        [
+            (self.watcher.child(), &[]),
+            (self.synchronizer.child(), &["file_watcher", "repository_core"]),
+            (self.updater.child(), &["synchronizer", "repository_enhanced"]),
+        ]
     }
 
     /// As [`Synchronizer::forget_walks`].
@@ -116,7 +137,12 @@ impl SyncHandle {
 
     /// Whether the first crawl is still under way.
     pub fn is_indexing(&self) -> bool {
-        self.shared.indexing.load(Ordering::Relaxed)
+        self.shared.is_indexing()
+    }
+
+    /// How the root is watched; changes are told, and a restart changes nothing.
+    pub fn watch_status(&self) -> watch::Receiver<WatchStatus> {
+        self.shared.watching.subscribe()
     }
 
     /// Files that the first crawl has found so far.
@@ -131,6 +157,10 @@ impl SyncHandle {
 }
 
 impl Shared {
+    fn is_indexing(&self) -> bool {
+        self.indexing.load(Ordering::Relaxed)
+    }
+
     /// Notes that a crawl which began at `started` is done; the first tells how long it took.
     fn indexed_since(&self, started: Instant) {
         let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -253,6 +253,7 @@ fn the_help_names_every_command_and_exit_code() {
         "status",
         "tree",
         "health",
+        "events",
         "debug",
         "stop",
         "completions",

@@ -3,10 +3,10 @@
 use crate::support::{Fake, Output, Session};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
-    ErrorCode, Explanation, FaultKind, FaultParams, FaultPoint, HealthDetail, HealthResult,
-    HealthStatus, HealthVerdict, IgnoreKind, ParseResult, PlanStep, RequestCounts, ServiceHealth,
-    SkippedFile, StatusResult, Summary, TreeFormat, TreeResult, WORKSPACE_SERVICES,
-    WorkspaceHealth,
+    ErrorCode, EventRecord, EventsResult, Explanation, FaultKind, FaultParams, FaultPoint,
+    HealthDetail, HealthResult, HealthStatus, HealthVerdict, IgnoreKind, ParseResult, PlanStep,
+    RequestCounts, ServiceHealth, SkippedFile, StatusResult, Summary, TreeFormat, TreeResult,
+    WORKSPACE_SERVICES, WorkspaceHealth,
 };
 use expect_test::{Expect, expect};
 use std::collections::BTreeMap;
@@ -360,7 +360,7 @@ fn status_is_printed_as_text_and_json() {
 
 #[test]
 fn what_is_about_the_daemon_starts_none() {
-    for line in [&["tree"][..], &["health"], &["debug", "kill", "gateway"]] {
+    for line in [&["tree"][..], &["health"], &["events"], &["debug", "kill", "gateway"]] {
         let output = run_with(&mut Fake::default(), line);
         assert_eq!((output.code, output.out.as_str()), (69, ""), "{line:?}");
         assert!(output.err.contains("No daemon is running."), "{}", output.err);
@@ -386,10 +386,45 @@ fn the_tree_is_printed_in_the_form_that_is_asked_for() {
     assert_eq!(run_with(&mut backend, &["tree"]).code, 70);
 }
 
+#[test]
+fn events_are_a_line_each_with_their_age() {
+    let event = |number, kind: &str, about: &str, detail: Option<&str>| EventRecord {
+        number,
+        // By a clock that is ahead: no age is negative.
+        timestamp_ms: u64::MAX,
+        kind: kind.to_owned(),
+        about: about.to_owned(),
+        detail: detail.map(str::to_owned),
+    };
+    let events = vec![
+        event(8, "opened", "/src/app", None),
+        event(9, "restarted", "daemon/gateway", Some("incarnation 2")),
+    ];
+    let mut fake = Fake { events: Some(EventsResult { events, missed: 3 }), ..Fake::default() };
+    let output = run_with(&mut fake, &["events"]);
+    expect![[r"
+        8  0s ago  opened     /src/app
+        9  0s ago  restarted  daemon/gateway  incarnation 2
+        3 more came too fast to be kept
+    "]]
+    .assert_eq(&output.out);
+    let output = run_with(&mut fake, &["events", "--json"]);
+    let json: EventsResult = serde_json::from_str(&output.out).unwrap();
+    assert_eq!(json.events.len(), 2);
+}
+
 fn health(status: HealthStatus) -> HealthResult {
     let services = |verdicts: [HealthVerdict; 4]| {
         let named = WORKSPACE_SERVICES.into_iter().zip(verdicts);
-        named.map(|(name, verdict)| ServiceHealth { name: name.to_owned(), alive: true, verdict })
+        named.map(|(name, verdict)| ServiceHealth {
+            name: name.to_owned(),
+            alive: true,
+            verdict,
+            waits_for: match verdict {
+                HealthVerdict::NotReady => vec!["repository_core".to_owned()],
+                _ => Vec::new(),
+            },
+        })
     };
     let up = HealthVerdict::Healthy;
     let workspace = |root: &str, status, verdicts| WorkspaceHealth {
@@ -444,7 +479,7 @@ fn health_is_a_line_for_each_service_and_an_exit_code() {
 
         /src/lib  degraded
           repository_core       healthy
-          repository_enhanced   not ready
+          repository_enhanced   not ready, waits for repository_core
           pattern_matcher_core  restarting
           file_watcher          hung
 

@@ -4,9 +4,9 @@ use astscope_cli::{Backend, BackendError, Console, Keys, OnEvent};
 use astscope_protocol::client::{CallError, Event};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
-    Delivery, Explanation, FaultParams, HealthParams, HealthResult, Item, KillParams, MatchRecord,
-    Matches, ParseParams, ParseResult, RunParams, ScanParams, StatusParams, StatusResult,
-    StopParams, Summary, TreeFormat, TreeParams, TreeResult,
+    Delivery, EventsParams, EventsResult, Explanation, FaultParams, HealthParams, HealthResult,
+    Item, KillParams, MatchRecord, Matches, ParseParams, ParseResult, RunParams, ScanParams,
+    StatusParams, StatusResult, StopParams, Summary, TreeFormat, TreeParams, TreeResult,
 };
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
@@ -29,6 +29,7 @@ pub(crate) struct Fake {
     pub(crate) shown: Option<TreeResult>,
     pub(crate) tree_format: Option<TreeFormat>,
     pub(crate) health: Option<HealthResult>,
+    pub(crate) events: Option<EventsResult>,
     pub(crate) runs: bool,
     pub(crate) killed: Option<String>,
     pub(crate) fault: Option<FaultParams>,
@@ -133,6 +134,10 @@ impl Backend for Fake {
 
     fn health(&mut self, _params: &HealthParams) -> Result<Option<HealthResult>, BackendError> {
         Ok(self.health.clone())
+    }
+
+    fn events(&mut self, _params: &EventsParams) -> Result<Option<EventsResult>, BackendError> {
+        Ok(self.events.clone())
     }
 
     fn kill(&mut self, params: &KillParams) -> Result<bool, BackendError> {

@@ -3,16 +3,17 @@
 
 use super::status::breakers;
 use crate::daemon::Daemon;
+use crate::foundation::event_bus::Published;
 use crate::telemetry::Measured;
 use crate::workspace::Workspace;
 use astscope_memory_manager::Level;
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
-    BreakerState, BreakerStatus, ErrorCode, FaultKind, FaultParams, FaultPoint, HealthDetail,
-    HealthResult, HealthStatus, HealthVerdict, KillParams, ServiceHealth, TreeFormat, TreeParams,
-    TreeResult, WorkspaceHealth,
+    BreakerState, BreakerStatus, ErrorCode, EventRecord, EventsParams, EventsResult, FaultKind,
+    FaultParams, FaultPoint, HealthDetail, HealthResult, HealthStatus, HealthVerdict, KillParams,
+    ServiceHealth, TreeFormat, TreeParams, TreeResult, WorkspaceHealth,
 };
-use astscope_supervision::{ChildRef, Fault, Health, Point, Supervisor, Verdict};
+use astscope_supervision::{ChildRef, Dependencies, Fault, Health, Point, Supervisor, Verdict};
 use serde_json::value::to_raw_value;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -82,7 +83,6 @@ async fn node(daemon: &Daemon, path: &str) -> Result<ChildRef, RpcError> {
 }
 
 pub(crate) async fn health(daemon: &Daemon) -> HealthResult {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let counts = daemon.telemetry.call(LOOK_WITHIN, Measured::Counts).await;
     let workspaces: Vec<_> =
         daemon.workspaces.all().iter().map(|workspace| workspace_health(workspace)).collect();
@@ -91,15 +91,41 @@ pub(crate) async fn health(daemon: &Daemon) -> HealthResult {
         && details.iter().all(|it| it.verdict == HealthVerdict::Healthy);
     HealthResult {
         status: if is_well { HealthStatus::Healthy } else { HealthStatus::Degraded },
-        timestamp_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        timestamp_ms: millis_of(SystemTime::now()),
         workspaces,
         details,
         requests: counts.unwrap_or_default(),
     }
 }
 
+pub(crate) fn events(daemon: &Daemon, params: EventsParams) -> EventsResult {
+    let mut told = daemon.log.last();
+    told.retain(|it| it.number > params.after);
+    // Threads that publish at the same time may be told in another order.
+    told.sort_by_key(|it| it.number);
+    let events = told.into_iter().map(|Published { number, at, event }| EventRecord {
+        number,
+        timestamp_ms: millis_of(at),
+        kind: event.name().to_owned(),
+        about: event.about(),
+        detail: Some(event.to_string()).filter(|detail| !detail.is_empty()),
+    });
+    EventsResult {
+        events: events.collect(),
+        missed: daemon.log.n_missed() + daemon.events.n_lost(),
+    }
+}
+
+fn millis_of(at: SystemTime) -> u64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn workspace_health(workspace: &Workspace) -> WorkspaceHealth {
-    let services: Vec<_> = workspace.vital().into_iter().map(service).collect();
+    // Without a map nobody waits; that there is one is tested.
+    let needs = workspace.dependencies().unwrap_or_default();
+    let services = workspace.vital().into_iter().map(|child| service(child, &needs));
+    let services: Vec<_> = services.collect();
     let is_well = services.iter().all(|service| service.verdict == HealthVerdict::Healthy);
     WorkspaceHealth {
         root: workspace.root.to_string_lossy().into_owned(),
@@ -108,13 +134,14 @@ fn workspace_health(workspace: &Workspace) -> WorkspaceHealth {
     }
 }
 
-fn service(child: ChildRef) -> ServiceHealth {
+fn service(child: ChildRef, needs: &Dependencies) -> ServiceHealth {
     let name = child.id().to_string();
     let alive = child.status().is_up();
-    ServiceHealth { name, alive, verdict: verdict(child) }
+    let waits_for = needs.lacking(&name).map(|need| need.id().to_string()).collect();
+    ServiceHealth { name, alive, verdict: verdict(child), waits_for }
 }
 
-fn verdict(child: ChildRef) -> HealthVerdict {
+pub(crate) fn verdict(child: ChildRef) -> HealthVerdict {
     let report = Health::new().watch(child, HUNG_AFTER).check();
     match report.services.first().map_or(Verdict::Down, |service| service.verdict) {
         Verdict::Healthy => HealthVerdict::Healthy,

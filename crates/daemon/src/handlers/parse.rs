@@ -25,7 +25,7 @@ pub(crate) fn parse(
         (Some(text), _) => (text.clone().into_bytes(), None),
         (None, Some(path)) => {
             let path = errors::absolute("cwd", &params.cwd)?.join(path);
-            if let Some(workspace) = daemon.workspaces.around(&path) {
+            if let Some(workspace) = daemon.workspaces.running_around(&path) {
                 backend = Arc::new(workspace.parsing.clone());
             }
             let bytes = astscope_synchronization::read_file(&path)

@@ -7,9 +7,10 @@ use crate::{memory, wire};
 use astscope_memory_manager::Class;
 use astscope_protocol::messages::{
     BreakerState, BreakerStatus, MemoryStatus, ParsersStatus, QuarantinedFile, RememberedStatus,
-    SessionStatus, StatusParams, StatusResult, WorkspaceStatus,
+    SessionStatus, StatusParams, StatusResult, WatcherStatus, WorkspaceStatus,
 };
 use astscope_supervision as supervision;
+use astscope_synchronization::service::{WatchState, WatchStatus};
 use std::time::Duration;
 
 /// How long `status` waits for the list of sessions, which it can do without.
@@ -85,6 +86,8 @@ pub(crate) fn workspace(workspace: &Workspace, with_skipped: bool) -> WorkspaceS
         indexed_in_ms: workspace.sync.indexed_in_ms(),
         remembered: remembered(workspace),
         breakers: breakers(workspace),
+        watcher: watcher(&workspace.sync.watch_status().borrow()),
+        outcome: None,
     }
 }
 
@@ -142,4 +145,14 @@ fn parsers(daemon: &Daemon, with_files: bool) -> Option<ParsersStatus> {
             })
             .collect(),
     })
+}
+
+fn watcher(status: &WatchStatus) -> WatcherStatus {
+    let (state, reason) = match &status.state {
+        WatchState::Polling => ("polling", None),
+        WatchState::Unavailable(reason) => ("unavailable", Some(reason.to_string())),
+        WatchState::Disabled(reason) => ("disabled", Some(reason.to_string())),
+    };
+    let pause_ms = u64::try_from(status.pause.as_millis()).unwrap_or(u64::MAX);
+    WatcherStatus { state: state.to_owned(), pause_ms, reason }
 }

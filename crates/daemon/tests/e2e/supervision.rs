@@ -1,11 +1,11 @@
 //! The tree that the daemon lives in: what it shows, and what becomes of it when a part is killed.
 
-use crate::support::{Daemon, PATIENCE, call, open, pattern, peer, refused, run, status};
+use crate::support::{Daemon, PATIENCE, call, open, pattern, peer, refused, run, status, text};
 use astscope_fixtures::Fixture;
 use astscope_protocol::Client;
 use astscope_protocol::messages::{
-    BreakerState, ErrorCode, FaultKind, FaultParams, HealthParams, HealthResult, HealthStatus,
-    KillParams, TreeFormat, TreeParams, TreeResult, method,
+    BreakerState, ErrorCode, EventsParams, EventsResult, FaultKind, FaultParams, HealthParams,
+    HealthResult, HealthStatus, KillParams, TreeFormat, TreeParams, TreeResult, method,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -99,7 +99,7 @@ fn the_tree_can_be_seen_in_three_forms() {
     let root = tree(&mut client);
     assert!(root.walk().values().filter(|node| node.state == "up").count() > 15);
     let order: Vec<_> = root.children.iter().map(|child| &*child.id).collect();
-    assert_eq!(order, ["foundation", "workspaces", "one_shot", "gateway"]);
+    assert_eq!(order, ["foundation", "workspaces", "one_shot", "observability", "gateway"]);
     let ids = |node: &Node| node.children.iter().map(|it| it.id.clone()).collect::<Vec<_>>();
     let workspace = &root.children[1].children[0];
     let subtrees =
@@ -255,6 +255,33 @@ fn whoever_hangs_is_found_and_started_again() {
         assert_eq!(found.shown(), ["a.rs:1:13 f(1)"]);
     }
     assert!(n_hung > 15, "{n_hung}");
+}
+
+#[test]
+fn what_has_happened_can_be_asked_for() {
+    let daemon = debuggable();
+    let mut client = daemon.client();
+    let tree_of = Fixture::parse("//- /a.rs\nfn main() { f(1) }\n");
+    open(&mut client, &tree_of.root());
+    let params = KillParams { path: "foundation/telemetry".to_owned() };
+    let _told: Value = call(&mut client, method::KILL, &params);
+    let started = Instant::now();
+    let expected = ["opened", "committed", "failed", "restarted"];
+    let told = loop {
+        let told: EventsResult = call(&mut client, method::EVENTS, &EventsParams::default());
+        if expected.iter().all(|kind| told.events.iter().any(|event| event.kind == *kind)) {
+            break told;
+        }
+        assert!(started.elapsed() < PATIENCE, "{told:?}");
+    };
+    let of = |kind: &str| told.events.iter().find(|event| event.kind == kind).unwrap();
+    assert_eq!(of("opened").about, text(&tree_of.root()));
+    assert_eq!(of("restarted").about, "daemon/foundation/telemetry");
+    assert!(told.events.is_sorted_by_key(|event| event.number));
+    assert_eq!(told.missed, 0);
+    let params = EventsParams { after: of("restarted").number };
+    let later: EventsResult = call(&mut client, method::EVENTS, &params);
+    assert!(later.events.iter().all(|event| event.number > params.after));
 }
 
 /// Who gets a new incarnation when `killed` is killed: itself with all below it, and by its

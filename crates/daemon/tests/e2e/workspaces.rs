@@ -2,6 +2,7 @@
 
 use crate::support::{Daemon, open, pattern, run, status, text};
 use astscope_fixtures::Fixture;
+use astscope_protocol::messages::OpenOutcome;
 
 fn roots(daemon: &Daemon) -> Vec<String> {
     let workspaces = status(&mut daemon.client()).workspaces;
@@ -97,8 +98,10 @@ fn roots_named_at_the_start_are_open_and_status_counts_them() {
     assert_eq!(roots(&daemon), [text(&tree.root())]);
     let opened = open(&mut client, &tree.root());
     assert_eq!((opened.files_parsed, opened.source_bytes), (2, 10));
+    assert_eq!(opened.outcome, Some(OpenOutcome::AstLayerStarted));
     let now = status(&mut client);
     let workspace = &now.workspaces[0];
+    assert_eq!((&*workspace.watcher.state, workspace.outcome), ("polling", None));
     let languages: Vec<_> = workspace.languages.iter().map(|(name, n)| (&**name, *n)).collect();
     assert_eq!(languages, [("JavaScript", 1), ("Python", 1)]);
     let skipped = &workspace.skipped_files;

@@ -18,7 +18,7 @@ fn older_than(seconds: u64) -> Cleanup {
 const PERMANENT: [&str; 3] = ["memory_monitor", "memory_cache_manager", "memory_pressure_handler"];
 
 #[tokio::test(start_paused = true)]
-async fn it_lives_for_one_cleanup_and_its_end_restarts_nobody() {
+async fn check_05_it_lives_for_one_cleanup_and_its_end_restarts_nobody() {
     let house = House::new().await;
     assert_eq!(house.children().await, PERMANENT, "nobody has asked for it");
     let owner = Owner::with(&[("old", 100), ("young", 10)]);

@@ -50,7 +50,7 @@ fn the_subtree_is_the_seeds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_death_takes_along_those_that_come_after() {
+async fn check_03_each_death_takes_along_those_that_come_after() {
     let house = House::new().await;
     let rows: [(&str, &[&str]); 3] = [
         ("memory_monitor", &["memory_monitor", "memory_cache_manager", "memory_pressure_handler"]),

@@ -14,16 +14,12 @@ use super::desk::{BatchProcessor, Counts, Desk, Parser};
 use super::handle::{ParsingHandle, Services};
 use crate::Backend;
 use astscope_supervision::{
-    Address, BreakerConfig, BreakerConfigError, ChildSpec, CircuitBreaker, Emitter, Restart, Stop,
+    Address, BreakerConfig, BreakerConfigError, ChildSpec, CircuitBreaker, Emitter, Restart,
     Strategy, Supervisor, SupervisorSpec,
 };
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
-
-/// How long either service may take to stop: both at once within the 3 s that `ElixirScope` gives
-/// the subtree. A backend looks every 10 ms whether it is to stop.
-const STOP: Stop = Stop::Within(Duration::from_secs(1));
 
 /// What bounds the services that have texts parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,12 +80,8 @@ pub fn subtree(
     let desk = Desk { backend: deps.backend, counts: Arc::clone(&counts), idle: config.idle };
     let tree = SupervisorSpec::new(Strategy::OneForOne)
         .intensity(5, Duration::from_secs(10))
-        .child(ChildSpec::service::<Parser>(&parser, desk.clone()).stop(STOP))
-        .child(
-            ChildSpec::service::<BatchProcessor>(&batches, desk)
-                .restart(Restart::Transient)
-                .stop(STOP),
-        );
+        .child(ChildSpec::service::<Parser>(&parser, desk.clone()))
+        .child(ChildSpec::service::<BatchProcessor>(&batches, desk).restart(Restart::Transient));
     let spec = ChildSpec::supervisor("parsing", tree);
     let supervisor: Option<Supervisor> = spec.as_supervisor();
     let runtime = deps.runtime;

@@ -236,7 +236,7 @@ async fn the_library_has_what_is_built_in_and_what_was_registered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_corrupted_library_is_filled_again_from_its_sources() {
+async fn check_17_a_corrupted_library_is_filled_again_from_its_sources() {
     let House { handle, root, .. } = House::start(0).await;
     handle.register(SECOND, named("house/expect", 1, "$A.expect($B)")).await.unwrap();
     let before = handle.patterns();
@@ -259,7 +259,7 @@ async fn a_corrupted_library_is_filled_again_from_its_sources() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_analysis_that_takes_too_long_gives_the_next_one_more_time() {
+async fn check_17_an_analysis_that_takes_too_long_gives_the_next_one_more_time() {
     let House { handle, root, .. } = House::start(0).await;
     let limit = || *handle.watch_analysis_limit().borrow();
     assert_eq!(limit(), Duration::from_secs(5));
@@ -299,7 +299,7 @@ fn patience_grows_to_its_most_and_once_for_each_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn as_many_workers_run_as_there_are_seats_and_one_more_is_refused() {
+async fn check_17_as_many_workers_run_as_there_are_seats_and_one_more_is_refused() {
     let House { handle, root, recorder } = House::start(0).await;
     let mut running = tokio::task::JoinSet::new();
     let mut releases = Vec::new();
@@ -328,7 +328,7 @@ async fn as_many_workers_run_as_there_are_seats_and_one_more_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_is_killed_or_panics_costs_its_own_request() {
+async fn check_06_a_worker_that_is_killed_or_panics_costs_its_own_request() {
     let House { handle, root, .. } = House::start(0).await;
     let ((first_begun, _first), first) = held_job(1);
     let ((second_begun, second_release), second) = held_job(2);

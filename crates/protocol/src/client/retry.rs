@@ -15,8 +15,8 @@
 use super::{CallError, Canceller, Client, Event};
 use crate::frame::RpcError;
 use crate::messages::{
-    Delivery, ErrorCode, HealthParams, Item, OpenParams, ParseParams, RunParams, ScanParams,
-    StatusParams, Summary, TreeParams, method,
+    Delivery, ErrorCode, EventsParams, HealthParams, Item, OpenParams, ParseParams, RunParams,
+    ScanParams, StatusParams, Summary, TreeParams, method,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -42,6 +42,8 @@ pub enum ReadRequest<'p> {
     Tree(&'p TreeParams),
     /// Says how well the daemon can do its work.
     Health(&'p HealthParams),
+    /// Says what has happened.
+    Events(&'p EventsParams),
 }
 
 /// Any request that may be made twice.
@@ -62,7 +64,8 @@ impl<'p> Asked<'p> {
                 | ReadRequest::Open(_)
                 | ReadRequest::Status(_)
                 | ReadRequest::Tree(_)
-                | ReadRequest::Health(_),
+                | ReadRequest::Health(_)
+                | ReadRequest::Events(_),
             ) => None,
         }
     }
@@ -84,6 +87,7 @@ impl<'p> Asked<'p> {
             Self::Read(ReadRequest::Status(params)) => client.request(method::STATUS, params),
             Self::Read(ReadRequest::Tree(params)) => client.request(method::TREE, params),
             Self::Read(ReadRequest::Health(params)) => client.request(method::HEALTH, params),
+            Self::Read(ReadRequest::Events(params)) => client.request(method::EVENTS, params),
         }
     }
 }

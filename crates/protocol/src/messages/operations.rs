@@ -116,6 +116,9 @@ pub struct ServiceHealth {
     pub alive: bool,
     /// Whether it does its work.
     pub verdict: HealthVerdict,
+    /// Services that it needs and that can't do their work at this moment.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<String>,
 }
 
 /// The health of a part that belongs to no workspace.
@@ -207,6 +210,42 @@ pub enum BreakerState {
     Open,
     /// It is tried.
     HalfOpen,
+}
+
+/// Asks what has happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EventsParams {
+    /// Only events with larger numbers.
+    pub after: u64,
+}
+
+/// The last events of the daemon, at most 1,000.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EventsResult {
+    /// The oldest first.
+    pub events: Vec<EventRecord>,
+    /// Events that came too fast to be kept, since the daemon started.
+    pub missed: u64,
+}
+
+/// Something that happened in the daemon.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EventRecord {
+    /// Counts from 1, in the daemon's life.
+    pub number: u64,
+    /// When: milliseconds since 1970, UTC.
+    pub timestamp_ms: u64,
+    /// `opened`, `closed`, `committed`, `memory_level`, `restarted`, `failed`, `degraded`,
+    /// `recovered`, …
+    pub kind: String,
+    /// The root, or the path in the supervision tree, that it is about.
+    pub about: String,
+    /// The particulars, in a few words for a person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 /// Ends one node of the supervision tree, to see what becomes of the others.

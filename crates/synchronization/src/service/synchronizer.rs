@@ -109,7 +109,7 @@ impl Service for Desk {
 
     async fn run(self, mut mailbox: Mailbox<Ask>, ctx: Ctx) -> Result<(), Exit> {
         let Args { shared, updater } = self.0;
-        if shared.indexing.load(Ordering::Relaxed) {
+        if shared.is_indexing() {
             let (own, shared) = (ctx.clone(), Arc::clone(&shared));
             ctx.spawn(async move {
                 let crawl = move |checkpoint: &Checkpoint| first_crawl(&shared, checkpoint);

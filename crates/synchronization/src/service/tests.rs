@@ -22,12 +22,14 @@ const RESTLESS: WatchConfig = WatchConfig {
     every_min: Duration::from_millis(1),
     every_max: Duration::from_millis(1),
     pause_factor: 1,
+    flood: usize::MAX,
 };
 /// Never looks.
 const BLIND: WatchConfig = WatchConfig {
     every_min: Duration::from_hours(1),
     every_max: Duration::from_hours(1),
     pause_factor: 1,
+    flood: usize::MAX,
 };
 
 impl Bench {
@@ -55,7 +57,7 @@ impl Bench {
         };
         let sync = SyncHandle::new(adjust(engine), config);
         let tree = SupervisorSpec::new(Strategy::OneForOne)
-            .child(sync.supervisor().0)
+            .child(sync.supervisor())
             .observer(Recorder::new());
         let root = tree.start("workspace").await.unwrap();
         Self { fixture, repository, sync, root }
@@ -138,7 +140,7 @@ async fn a_refresh_and_a_crawl_see_what_is_there_now() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn check_4_a_watcher_takes_the_chain_along_and_an_updater_only_itself() {
+async fn check_04_a_watcher_takes_the_chain_along_and_an_updater_only_itself() {
     let bench = Bench::new("//- /a.json\n1\n", BLIND).await;
     assert_eq!(bench.incarnations().await, [1, 1, 1]);
     bench.kill("incremental_updater").await;
@@ -193,4 +195,113 @@ async fn a_synchronizer_that_is_killed_costs_its_refreshes_and_crawls_anew() {
 /// Polls it once.
 async fn futures_are_pending<F: Future>(future: &mut std::pin::Pin<&mut F>) -> bool {
     std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx).is_pending())).await
+}
+
+/// A disk whose directories can't be listed as long as it is told so.
+#[derive(Clone, Default)]
+struct Flaky(Arc<std::sync::Mutex<Option<std::io::ErrorKind>>>);
+
+impl Flaky {
+    fn fail(&self, how: impl Into<Option<std::io::ErrorKind>>) {
+        *self.0.lock().unwrap() = how.into();
+    }
+}
+
+impl Disk for Flaky {
+    fn open(&self, path: &Path) -> std::io::Result<Box<dyn crate::read::OpenFile>> {
+        crate::RealDisk.open(path)
+    }
+
+    fn now_ns(&self) -> i64 {
+        crate::RealDisk.now_ns()
+    }
+
+    fn list(&self, dir: &Path) -> std::io::Result<()> {
+        let failing = *self.0.lock().unwrap();
+        failing.map_or_else(|| crate::RealDisk.list(dir), |kind| Err(kind.into()))
+    }
+}
+
+impl Bench {
+    async fn until_watch(&self, is: impl Fn(&WatchStatus) -> bool) -> WatchStatus {
+        let mut status = self.sync.watch_status();
+        let status = tokio::time::timeout(PATIENCE, status.wait_for(is)).await;
+        status.expect("it comes to pass").unwrap().clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_16_a_file_system_that_fails_is_polled_and_changes_are_delivered_when_it_is_back() {
+    let disk = Flaky::default();
+    let own = disk.clone();
+    let bench =
+        Bench::with("//- /a.json\n1\n", RESTLESS, |engine| engine.with_disk(Box::new(own))).await;
+    bench.until(|| bench.files() == 1).await;
+    disk.fail(std::io::ErrorKind::NotConnected);
+    let status = bench.until_watch(|it| it.state != WatchState::Polling).await;
+    assert!(matches!(status.state, WatchState::Unavailable(_)), "{status:?}");
+    assert_eq!(status.pause, RESTLESS.every_min, "it goes on looking");
+    bench.fixture.write("b.json", "2\n");
+    // The watcher says nothing, and whoever looks himself sees.
+    assert_eq!(bench.see().await.unwrap(), ["1\n", "2\n"]);
+    bench.fixture.write("c.json", "3\n");
+    disk.fail(None);
+    bench.until_watch(|it| it.state == WatchState::Polling).await;
+    bench.until(|| bench.files() == 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_16_a_root_that_vanishes_is_noticed_and_so_is_its_return() {
+    let bench = Bench::new("//- /a.json\n1\n", RESTLESS).await;
+    bench.until(|| bench.files() == 1).await;
+    let (root, aside) = (bench.fixture.root(), tempfile::TempDir::new().unwrap());
+    let away = aside.path().join("away");
+    std::fs::rename(&root, &away).unwrap();
+    let status = bench.until_watch(|it| it.state != WatchState::Polling).await;
+    assert!(matches!(status.state, WatchState::Unavailable(_)), "{status:?}");
+    assert_eq!(bench.files(), 1, "nothing is given up");
+    std::fs::write(away.join("b.json"), "2\n").unwrap();
+    std::fs::rename(&away, &root).unwrap();
+    bench.until(|| bench.files() == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_16_a_root_that_may_not_be_read_is_not_watched_until_it_may() {
+    let disk = Flaky::default();
+    let own = disk.clone();
+    let slower = WatchConfig { every_max: Duration::from_millis(2), ..RESTLESS };
+    let bench =
+        Bench::with("//- /a.json\n1\n", slower, |engine| engine.with_disk(Box::new(own))).await;
+    bench.until(|| bench.files() == 1).await;
+    disk.fail(std::io::ErrorKind::PermissionDenied);
+    let status = bench.until_watch(|it| it.state != WatchState::Polling).await;
+    assert!(matches!(status.state, WatchState::Disabled(_)), "{status:?}");
+    assert_eq!(status.pause, slower.every_max);
+    assert_eq!(bench.incarnations().await, [1, 1, 1], "nobody failed");
+    assert_eq!(bench.see().await.unwrap(), ["1\n"], "the rest works");
+    disk.fail(None);
+    bench.fixture.write("b.json", "2\n");
+    bench.until(|| bench.files() == 2).await;
+    bench.until_watch(|it| it.state == WatchState::Polling).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_16_a_flood_of_changes_makes_looks_rarer_until_it_is_over() {
+    let every_max = Duration::from_millis(8);
+    let bench =
+        Bench::new("//- /a.json\n1\n", WatchConfig { every_max, flood: 4, ..RESTLESS }).await;
+    bench.until(|| !bench.sync.is_indexing()).await;
+    let status = bench.sync.watch_status();
+    let n_rounds = std::cell::Cell::new(0);
+    bench
+        .until(|| {
+            n_rounds.set(n_rounds.get() + 1);
+            for n in 0..9 {
+                bench.fixture.write(format!("{n}.json"), format!("{}\n", n_rounds.get()));
+            }
+            status.borrow().pause == every_max
+        })
+        .await;
+    bench.until_watch(|it| it.pause < every_max).await;
+    bench.until(|| bench.files() == 10).await;
 }

@@ -172,7 +172,7 @@ async fn an_executor_that_is_killed_gives_up_its_queries_and_takes_the_next() {
 }
 
 #[tokio::test]
-async fn check_6_a_worker_that_is_killed_costs_its_own_query_and_is_not_restarted() {
+async fn check_06_a_worker_that_is_killed_costs_its_own_query_and_is_not_restarted() {
     let bench = Bench::new(4, 4).await;
     let (one, two) = (bench.begin().await, bench.begin().await);
     let newest = bench.workers().await.remove(0);

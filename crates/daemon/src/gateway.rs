@@ -176,7 +176,13 @@ async fn listen(daemon: Arc<Daemon>, ctx: Ctx) -> Result<(), Exit> {
         };
         ctx.progress();
         match accepted {
-            Ok((stream, _)) => admit(&daemon, stream).await?,
+            // It may be told to stop because `sessions` is gone, whom this waits for: the client
+            // finds its connection closed, and makes another.
+            Ok((stream, _)) => tokio::select! {
+                biased;
+                () = ctx.stopping() => return Ok(()),
+                admitted = admit(&daemon, stream) => admitted?,
+            },
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a client");
                 tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;

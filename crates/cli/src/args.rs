@@ -102,6 +102,8 @@ pub(crate) enum Command {
     Health(HealthArgs),
     /// Print what has happened in the daemon: roots, commits, restarts, failures.
     Events(EventsArgs),
+    /// Print the settings that may change while the daemon runs, and who said so.
+    Config(ConfigArgs),
     /// Do to the daemon what only a test of it should.
     Debug(DebugArgs),
     /// Stop the daemon.
@@ -217,6 +219,22 @@ pub(crate) struct EventsArgs {
     pub(crate) json: bool,
 }
 
+/// `astscope config`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+A line is a setting: its key in the settings file, its value, and who said so: nobody (default), the \
+file, or whoever started the daemon (start: an option or a variable of its environment). `astscope \
+serve --help` says what the file may hold.
+
+Examples:
+  astscope config
+  astscope config --json | jq -r .file")]
+pub(crate) struct ConfigArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// `astscope debug`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DebugArgs {
@@ -316,6 +334,16 @@ The log is daemon.log in $ASTSCOPE_STATE_DIR, else $XDG_STATE_HOME/astscope, els
 logged, as `debug` or `astscope_daemon=trace,info` do; it is `info` without it, of which standard \
 error gets warnings and errors.
 
+Settings are read from config.toml in $XDG_CONFIG_HOME/astscope, else ~/.config/astscope, and again \
+at each SIGHUP; options and ASTSCOPE_LOG win over it. All that it may hold, with the defaults:
+  log = \"info\"          # as ASTSCOPE_LOG
+  idle_timeout = \"2h\"   # as --idle-timeout
+  [watch]               # pauses between two looks at a root, from 100ms to 1h
+  every_min = \"2s\"
+  every_max = \"1m\"
+A file with a mistake changes nothing: the log, `astscope config` and `astscope status` say where it \
+is.
+
 Examples:
   astscope serve
   astscope serve --root ~/src/app --root ~/src/lib --idle-timeout never")]
@@ -323,15 +351,19 @@ pub(crate) struct ServeArgs {
     /// Parse this directory at once. Can be repeated.
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Vec<PathBuf>,
-    /// Leave after this time without clients, or `never`.
+    /// The daemon's settings, which have to be right at the start; without it those of the user's
+    /// configuration directory, if there are any.
+    // In place of everybody's --config, which is a project's.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Leave after this time without clients, or `never`; 2h unless the settings say otherwise.
     #[arg(
         long,
         value_name = "DURATION",
-        default_value = "2h",
         env = "ASTSCOPE_IDLE_TIMEOUT",
         value_parser = idle_timeout
     )]
-    pub(crate) idle_timeout: IdleTimeout,
+    pub(crate) idle_timeout: Option<IdleTimeout>,
     /// Let `astscope debug` end parts of this daemon, or make them fail. For tests of it: whoever can connect may then
     /// disturb every other client.
     #[arg(long)]

@@ -3,9 +3,9 @@
 use crate::failure::Failure;
 use astscope_protocol::client::{CallError, Event};
 use astscope_protocol::messages::{
-    EventsParams, EventsResult, Explanation, FaultParams, HealthParams, HealthResult, KillParams,
-    ParseParams, ParseResult, RunParams, ScanParams, StatusParams, StatusResult, StopParams,
-    Summary, TreeParams, TreeResult,
+    ConfigParams, ConfigResult, EventsParams, EventsResult, Explanation, FaultParams, HealthParams,
+    HealthResult, KillParams, ParseParams, ParseResult, RunParams, ScanParams, StatusParams,
+    StatusResult, StopParams, Summary, TreeParams, TreeResult,
 };
 use std::ops::ControlFlow;
 
@@ -46,6 +46,8 @@ pub trait Backend {
     fn health(&mut self, params: &HealthParams) -> Result<Option<HealthResult>, BackendError>;
     /// Says what has happened in the daemon; `None` if none runs.
     fn events(&mut self, params: &EventsParams) -> Result<Option<EventsResult>, BackendError>;
+    /// Says what the settings are; `None` if no daemon runs.
+    fn config(&mut self, params: &ConfigParams) -> Result<Option<ConfigResult>, BackendError>;
     /// Ends one node of the supervision tree; says whether a daemon runs.
     fn kill(&mut self, params: &KillParams) -> Result<bool, BackendError>;
     /// Makes one worker of the supervision tree fail; says whether a daemon runs.

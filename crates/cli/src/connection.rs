@@ -5,9 +5,9 @@ use crate::daemon_start;
 use crate::failure::Failure;
 use astscope_protocol::client::{Attempt, CallError, Client, ReadRequest, RetryingClient};
 use astscope_protocol::messages::{
-    EventsParams, EventsResult, Explanation, FaultParams, HealthParams, HealthResult, KillParams,
-    ParseParams, ParseResult, RunParams, ScanParams, StatusParams, StatusResult, StopParams,
-    Summary, TreeParams, TreeResult, method,
+    ConfigParams, ConfigResult, EventsParams, EventsResult, Explanation, FaultParams, HealthParams,
+    HealthResult, KillParams, ParseParams, ParseResult, RunParams, ScanParams, StatusParams,
+    StatusResult, StopParams, Summary, TreeParams, TreeResult, method,
 };
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -129,6 +129,10 @@ impl Backend for Daemon {
 
     fn events(&mut self, params: &EventsParams) -> Result<Option<EventsResult>, BackendError> {
         read_of_running(ReadRequest::Events(params))
+    }
+
+    fn config(&mut self, params: &ConfigParams) -> Result<Option<ConfigResult>, BackendError> {
+        read_of_running(ReadRequest::Config(params))
     }
 
     fn kill(&mut self, params: &KillParams) -> Result<bool, BackendError> {

@@ -179,6 +179,9 @@ fn described(status: &StatusResult) -> String {
         bytes(memory.indexes),
         bytes(memory.caches),
     );
+    if let Some(error) = &status.settings_error {
+        let _infallible = writeln!(text, "settings as before the file went bad: {error}");
+    }
     if let Some(parsers) = &status.parsers {
         describe_parsers(parsers, &mut text);
     }

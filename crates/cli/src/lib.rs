@@ -127,6 +127,7 @@ fn command(
         Command::Status(args) => inspect::status(args, console, backend),
         Command::Tree(args) => operate::tree(args, console, backend),
         Command::Events(args) => operate::events(args, console, backend),
+        Command::Config(args) => operate::config(args, console, backend),
         Command::Health(args) => operate::health(args, &cli.global, console, backend),
         Command::Debug(args) => operate::debug(args, console, backend),
         Command::Stop(args) => inspect::stop(args, console, backend),

@@ -17,7 +17,7 @@ use tracing::Subscriber;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer, fmt};
+use tracing_subscriber::{EnvFilter, Layer, fmt, reload};
 
 /// What is logged, in `tracing`'s filter syntax.
 const LOG_VARIABLE: &str = "ASTSCOPE_LOG";
@@ -25,7 +25,7 @@ const LOG_VARIABLE: &str = "ASTSCOPE_LOG";
 const STATE_DIR_VARIABLE: &str = "ASTSCOPE_STATE_DIR";
 
 /// What is logged if nobody says.
-const DEFAULT_FILTER: &str = "info";
+pub(crate) const DEFAULT_FILTER: &str = "info";
 /// What standard error gets of it where a file has all.
 const WORTH_AN_INTERRUPTION: &str = "warn";
 
@@ -51,10 +51,43 @@ enum LogFileError {
     Io { path: PathBuf, source: io::Error },
 }
 
+/// Makes a filter hold in one of the places that the log goes to.
+type SetFilter = Box<dyn Fn(&str) + Send + Sync>;
+
+/// The log once it has started: its filter may change.
+pub(crate) struct Log {
+    /// What the environment asked for.
+    asked: Option<String>,
+    /// Nobody watches or shortens standard error.
+    spawned: bool,
+    file: Option<SetFilter>,
+    stderr: SetFilter,
+}
+
+impl Log {
+    /// What the environment asked for.
+    pub(crate) fn asked(&self) -> Option<&str> {
+        self.asked.as_deref()
+    }
+
+    /// Logs this from now on; `None` for what is logged if nobody says.
+    pub(crate) fn set(&self, filter: Option<&str>) {
+        if let Some(file) = &self.file {
+            file(filter.unwrap_or(DEFAULT_FILTER));
+        }
+        (self.stderr)(stderr_filter(filter, self.file.is_some(), self.spawned));
+    }
+}
+
+/// Says what is wrong with a filter.
+pub(crate) fn check(text: &str) -> Result<(), String> {
+    EnvFilter::try_new(text).map(drop).map_err(|error| error.to_string())
+}
+
 /// Starts to log. `spawned` if standard error is a file that nobody watches or shortens.
 ///
 /// Returns the state directory, if it can be used.
-pub(crate) fn start(spawned: bool) -> Option<PathBuf> {
+pub(crate) fn start(spawned: bool) -> (Option<PathBuf>, Log) {
     let env = |name: &str| std::env::var_os(name);
     let asked = std::env::var(LOG_VARIABLE).ok();
     let opened = state_dir(&env)
@@ -63,32 +96,45 @@ pub(crate) fn start(spawned: bool) -> Option<PathBuf> {
         Ok((dir, file)) => (Some(dir), Some(file), None),
         Err(error) => (None, None, Some(error)),
     };
-    let to_stderr = fmt::layer()
-        .with_ansi(false)
-        .with_writer(io::stderr)
-        .with_filter(filter(stderr_filter(asked.as_deref(), file.is_some(), spawned)));
-    let to_file = file.map(|file| to_file(file, asked.as_deref().unwrap_or(DEFAULT_FILTER)));
+    let (stderr_filter, set_stderr) =
+        reloadable(stderr_filter(asked.as_deref(), file.is_some(), spawned));
+    let to_stderr =
+        fmt::layer().with_ansi(false).with_writer(io::stderr).with_filter(stderr_filter);
+    let (to_file, set_file) =
+        file.map(|file| to_file(file, asked.as_deref().unwrap_or(DEFAULT_FILTER))).unzip();
     let _already_set = tracing_subscriber::registry().with(to_file).with(to_stderr).try_init();
     if let Some(error) = missing {
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         tracing::warn!(%error, cause, "logging to standard error only");
     }
-    dir
+    (dir, Log { asked, spawned, file: set_file, stderr: set_stderr })
 }
 
 /// An object for each event, with the spans around it, outermost first, as `spans`.
-fn to_file<S>(file: RotatingFile, asked: &str) -> impl Layer<S> + use<S>
+fn to_file<S>(file: RotatingFile, asked: &str) -> (impl Layer<S> + use<S>, SetFilter)
 where
     S: Subscriber + for<'s> LookupSpan<'s>,
 {
-    fmt::layer()
+    let (filter, set) = reloadable(asked);
+    let layer = fmt::layer()
         .json()
         .flatten_event(true)
         .with_current_span(false)
         // A disk that is full must not become a flood on standard error.
         .log_internal_errors(false)
         .with_writer(Mutex::new(file))
-        .with_filter(filter(asked))
+        .with_filter(filter);
+    (layer, set)
+}
+
+/// A filter, and what puts another in its place.
+fn reloadable<S: Subscriber>(text: &str) -> (reload::Layer<EnvFilter, S>, SetFilter) {
+    let (layer, handle) = reload::Layer::new(filter(text));
+    let set = move |text: &str| {
+        // Refused only once the log is gone.
+        let _gone = handle.reload(filter(text));
+    };
+    (layer, Box::new(set))
 }
 
 fn filter(text: &str) -> EnvFilter {
@@ -200,7 +246,7 @@ mod tests {
     fn an_event_is_found_by_the_request_around_it() {
         let dir = tempfile::tempdir().unwrap();
         let file = open(dir.path(), FILE_BYTES_MAX, 1).unwrap();
-        let subscriber = tracing_subscriber::registry().with(to_file(file, "info"));
+        let subscriber = tracing_subscriber::registry().with(to_file(file, "info").0);
         tracing::subscriber::with_default(subscriber, || {
             let request = tracing::info_span!("request", request = "3-17", method = "run");
             request.in_scope(|| tracing::warn!(files = 3, "slow"));

@@ -1,9 +1,9 @@
-//! The commands about the daemon itself: `tree`, `health`, `events`, `debug`. Like `status` they start no
-//! daemon, since that none runs is an answer.
+//! The commands about the daemon itself: `tree`, `health`, `events`, `config`, `debug`. Like
+//! `status` they start no daemon, since that none runs is an answer.
 
 use crate::args::{
-    At, DebugArgs, DebugCommand, EventsArgs, Fault, FaultArgs, GlobalArgs, HealthArgs, KillArgs,
-    TreeArgs,
+    At, ConfigArgs, DebugArgs, DebugCommand, EventsArgs, Fault, FaultArgs, GlobalArgs, HealthArgs,
+    KillArgs, TreeArgs,
 };
 use crate::backend::Backend;
 use crate::console::Console;
@@ -12,8 +12,9 @@ use crate::failure::Failure;
 use crate::inspect::{print, print_json, span};
 use crate::output::style::Style;
 use astscope_protocol::messages::{
-    EventRecord, EventsParams, FaultParams, FaultPoint, HealthParams, HealthResult, HealthStatus,
-    HealthVerdict, KillParams, RequestCounts, TreeFormat, TreeParams,
+    ConfigParams, ConfigResult, EventRecord, EventsParams, FaultParams, FaultPoint, HealthParams,
+    HealthResult, HealthStatus, HealthVerdict, KillParams, RequestCounts, SettingRecord,
+    SettingSource, TreeFormat, TreeParams,
 };
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -94,6 +95,42 @@ pub(crate) fn events(
     }
     if told.missed > 0 {
         let _infallible = writeln!(text, "{} more came too fast to be kept", told.missed);
+    }
+    print(text.trim_end(), console)?;
+    Ok(Exit::Success)
+}
+
+/// `astscope config`.
+pub(crate) fn config(
+    args: &ConfigArgs,
+    console: &mut Console<'_>,
+    backend: &mut dyn Backend,
+) -> Result<Exit, Failure> {
+    let config = backend
+        .config(&ConfigParams {})
+        .map_err(|error| Failure::of_request(error, None))?
+        .ok_or_else(not_running)?;
+    if args.json {
+        print_json(&config, console)?;
+        return Ok(Exit::Success);
+    }
+    let ConfigResult { settings, file, error } = config;
+    let width = settings.iter().map(|setting| setting.value.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for SettingRecord { name, value, source } in &settings {
+        let source = match source {
+            SettingSource::Default => "default",
+            SettingSource::File => "file",
+            SettingSource::Start => "start",
+        };
+        let _infallible = writeln!(text, "{name:<NAME_WIDTH$}{value:<width$}  {source}");
+    }
+    if let Some(file) = file {
+        let _infallible = writeln!(text, "\nfile   {file}");
+    }
+    if let Some(error) = error {
+        let line = error.line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        let _infallible = writeln!(text, "error  {line}{}", error.message);
     }
     print(text.trim_end(), console)?;
     Ok(Exit::Success)

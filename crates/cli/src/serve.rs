@@ -1,14 +1,17 @@
 //! `astscope serve`: becomes the daemon; `astscope parser-worker`: becomes a process that parses for
 //! one. The only file that names the daemon.
 
-use crate::args::ServeArgs;
+use crate::args::{IdleTimeout, ServeArgs};
 use crate::console::Console;
 use crate::daemon_start::bad_runtime_dir;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::{log, service_manager};
-use astscope_daemon::{DaemonConfig, ParserConfig, ServeError};
+use astscope_daemon::{
+    DaemonConfig, IdleExit, LogFilter, ParserConfig, ServeError, SettingsSource,
+};
 use astscope_protocol::RuntimeDir;
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
@@ -32,13 +35,28 @@ pub(crate) fn serve(args: &ServeArgs, console: &mut Console<'_>) -> Result<Exit,
     }
     let runtime_dir = RuntimeDir::locate(&|name| std::env::var_os(name))
         .map_err(|error| bad_runtime_dir(&error))?;
-    let state_dir = log::start(args.spawned);
+    let (state_dir, log) = log::start(args.spawned);
+    let named = args.config.as_ref().map(|file| console.cwd.join(file));
+    let settings = SettingsSource {
+        idle_exit: args.idle_timeout.map(|IdleTimeout(limit)| match limit {
+            Some(limit) => IdleExit::After(limit),
+            None => IdleExit::Never,
+        }),
+        is_named: named.is_some(),
+        file: named.or_else(|| settings_file(&|name| std::env::var_os(name))),
+        log: LogFilter {
+            given: log.asked().map(str::to_owned),
+            default: log::DEFAULT_FILTER.to_owned(),
+            check: log::check,
+            set: Box::new(move |filter| log.set(filter)),
+        },
+    };
     let roots = args.root.iter().map(|root| console.cwd.join(root)).collect();
     let config = DaemonConfig {
         runtime_dir: runtime_dir.clone(),
         roots,
         parsers: Some(parsers(state_dir, args.allow_debug)),
-        idle_exit: args.idle_timeout.0,
+        settings,
         allow_debug: args.allow_debug,
         memory: astscope_daemon::MemorySource::of_kernel(),
         leaving: if args.spawned { || () } else { service_manager::stopping },
@@ -69,6 +87,9 @@ pub(crate) fn serve(args: &ServeArgs, console: &mut Console<'_>) -> Result<Exit,
             let help = match &error {
                 ServeError::AlreadyRunning { .. } => {
                     "`astscope status` shows it, `astscope stop` ends it."
+                }
+                ServeError::Settings { .. } => {
+                    "Correct the file; `astscope serve --help` says what it may hold."
                 }
                 ServeError::Root { .. } => "Name a directory that exists.",
                 _ => "Nothing was started.",
@@ -103,7 +124,38 @@ fn parsers(state_dir: Option<PathBuf>, allow_debug: bool) -> ParserConfig {
     config
 }
 
+/// Where the daemon's settings are, by the environment: below `$XDG_CONFIG_HOME`, else `~/.config`.
+/// Relative variables count as absent, as the XDG specification demands.
+fn settings_file(env: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let absolute = |name| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let above = absolute("XDG_CONFIG_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".config")))?;
+    Some(above.join("astscope/config.toml"))
+}
+
 /// Says one word to the command that started this daemon; whether it still listens is its affair.
 fn tell(console: &mut Console<'_>, word: &str) {
     let _unheard = writeln!(console.out, "{word}").and_then(|()| console.out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_in_the_users_configuration_directory() {
+        let located = |xdg: &'static str| {
+            settings_file(&|name| match name {
+                "XDG_CONFIG_HOME" => Some(xdg.into()),
+                "HOME" => Some("/me".into()),
+                _ => None,
+            })
+        };
+        let path = |path: &str| Some(PathBuf::from(path));
+        assert_eq!(located("/xdg"), path("/xdg/astscope/config.toml"));
+        for absent in ["", "relative"] {
+            assert_eq!(located(absent), path("/me/.config/astscope/config.toml"), "{absent:?}");
+        }
+        assert_eq!(settings_file(&|_| None), None);
+    }
 }

@@ -1,5 +1,6 @@
 //! What everything in the tree shares: handles, counters and the phase, no running thing.
 
+use crate::foundation::config::Config;
 use crate::foundation::event_bus::EventBus;
 use crate::gateway::Gateway;
 use crate::memory::MemorySource;
@@ -36,7 +37,6 @@ pub(crate) enum Phase {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) socket: PathBuf,
-    pub(crate) idle_exit: Option<Duration>,
     pub(crate) version: String,
     pub(crate) memory: MemorySource,
     /// Whether clients may end nodes of the tree.
@@ -46,6 +46,7 @@ pub(crate) struct Settings {
 /// What a daemon is made of.
 pub(crate) struct Parts {
     pub(crate) settings: Settings,
+    pub(crate) config: Config,
     pub(crate) gateway: Gateway,
     pub(crate) pool: ThreadPool,
     pub(crate) parsers: Parsers,
@@ -56,6 +57,8 @@ pub(crate) struct Parts {
 #[derive(Debug)]
 pub(crate) struct Daemon {
     pub(crate) settings: Settings,
+    /// What may change while it runs.
+    pub(crate) config: Config,
     pub(crate) workspaces: Workspaces,
     pub(crate) gateway: Gateway,
     pub(crate) foundation: Foundation,
@@ -113,12 +116,13 @@ impl Drop for Connected {
 
 impl Daemon {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { settings, gateway, pool, parsers, pools } = parts;
+        let Parts { settings, config, gateway, pool, parsers, pools } = parts;
         let one_shot =
             ExecutorHandle::new(ExecutorConfig::default(), pools.query_execution.clone());
         let events = EventBus::new();
         Self {
             settings,
+            config,
             workspaces: Workspaces::default(),
             gateway,
             foundation: Foundation::default(),

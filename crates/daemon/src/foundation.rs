@@ -1,5 +1,6 @@
 //! What everything else stands on: who tells what happens, and who tells the daemon to leave.
 
+pub(crate) mod config;
 pub(crate) mod event_bus;
 
 use crate::daemon::Daemon;
@@ -49,14 +50,17 @@ async fn leave_on_signal(ctx: Ctx, daemon: Arc<Daemon>) -> Result<(), Exit> {
 
 /// Leaves when there has been no client and no work for long enough.
 pub(crate) fn idle_exit(daemon: &Arc<Daemon>) -> ChildSpec {
-    let (daemon, limit) = (Arc::clone(daemon), daemon.settings.idle_exit);
-    let run = move |ctx| leave_when_idle(ctx, Arc::clone(&daemon), limit.unwrap_or(Duration::MAX));
+    let daemon = Arc::clone(daemon);
+    let run = move |ctx| leave_when_idle(ctx, Arc::clone(&daemon));
     ChildSpec::task("idle_exit", run).stall_after(STALLED_AFTER)
 }
 
-async fn leave_when_idle(ctx: Ctx, daemon: Arc<Daemon>, limit: Duration) -> Result<(), Exit> {
+async fn leave_when_idle(ctx: Ctx, daemon: Arc<Daemon>) -> Result<(), Exit> {
+    let mut settings = daemon.config.subscribe();
     loop {
         ctx.idle();
+        let limit = settings.borrow_and_update().idle_timeout.value.limit();
+        let limit = limit.unwrap_or(Duration::MAX);
         let left = limit.saturating_sub(daemon.idle_for());
         if left.is_zero() && daemon.is_idle() {
             tracing::info!("leaving after {limit:?} without a client");
@@ -67,6 +71,7 @@ async fn leave_when_idle(ctx: Ctx, daemon: Arc<Daemon>, limit: Duration) -> Resu
         // While somebody is connected the clock starts again with each sign of life.
         tokio::select! {
             () = ctx.stopping() => return Ok(()),
+            Ok(()) = settings.changed() => {}
             () = sleep(left.max(limit / 10).max(LOOK_EVERY_MIN)) => {}
         }
     }

@@ -63,6 +63,7 @@ pub(crate) async fn handle(
         method::EVENTS => {
             request.params().and_then(|params| answer(&operations::events(daemon, params)))
         }
+        method::CONFIG => answer(&operations::config(daemon)),
         method::HEALTH => answer(&operations::health(daemon).await),
         method::KILL => match request.params() {
             Ok(params) => {

@@ -32,5 +32,6 @@ mod workspaces;
 pub use astscope_parsing::service::ParserConfig;
 /// What a process runs that parses for a daemon (decision 0012).
 pub use astscope_parsing::worker as parser_worker;
+pub use foundation::config::{IdleExit, LogFilter, SetLogFilter, SettingsSource};
 pub use lifecycle::{DaemonConfig, ServeError, serve};
 pub use memory::MemorySource;

@@ -5,6 +5,7 @@
 //! What runs between the two is the tree.
 
 use crate::daemon::{Daemon, Parts, Settings};
+use crate::foundation::config::{Config, SettingsSource};
 use crate::gateway::{CLIENTS_MAX, Gateway};
 use crate::memory::MemorySource;
 use crate::parsers::Parsers;
@@ -52,8 +53,8 @@ pub struct DaemonConfig {
     /// How processes that parse are run; `None` parses in this process, where a grammar that
     /// crashes takes the daemon along.
     pub parsers: Option<ParserConfig>,
-    /// Leave after this long without clients or work; `None` for never.
-    pub idle_exit: Option<Duration>,
+    /// Where the settings come from that may change while it runs.
+    pub settings: SettingsSource,
     /// Whether clients may end nodes of the tree.
     pub allow_debug: bool,
     /// How much memory there is, and how much of it is used.
@@ -83,6 +84,14 @@ pub enum ServeError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// The settings file that was named can't be used.
+    #[error("cannot use the settings file {}: {reason}", path.display())]
+    Settings {
+        /// Its path.
+        path: PathBuf,
+        /// Why, with the line.
+        reason: String,
     },
     /// The socket can't be made.
     #[error("cannot listen on {}", path.display())]
@@ -176,11 +185,13 @@ fn lock(runtime_dir: &RuntimeDir) -> Result<File, ServeError> {
 async fn run(config: DaemonConfig, ready: impl FnOnce()) -> Result<(), ServeError> {
     let settings = Settings {
         socket: config.runtime_dir.socket(),
-        idle_exit: config.idle_exit,
         version: config.version,
         memory: config.memory,
         allow_debug: config.allow_debug,
     };
+    let path = config.settings.file.clone().unwrap_or_default();
+    let read = Config::new(config.settings);
+    let live = read.map_err(|reason| ServeError::Settings { path, reason })?;
     let mut roots = Vec::new();
     for path in config.roots {
         let refused =
@@ -195,7 +206,8 @@ async fn run(config: DaemonConfig, ready: impl FnOnce()) -> Result<(), ServeErro
     let parsers = Parsers::new(config.parsers).map_err(refused)?;
     let pools = tree::Pools::new().map_err(refused)?;
     let gateway = Gateway::new(listener);
-    let daemon = Arc::new(Daemon::new(Parts { settings, gateway, pool, parsers, pools }));
+    let daemon =
+        Arc::new(Daemon::new(Parts { settings, config: live, gateway, pool, parsers, pools }));
     let root = match tree::spec(&daemon).start("daemon").await {
         Ok(root) => root,
         Err(error) => {

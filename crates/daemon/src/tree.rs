@@ -38,6 +38,7 @@ pub(crate) fn spec(daemon: &Arc<Daemon>) -> SupervisorSpec {
         .intensity(5, secs(10))
         // First, so that it is the last to stop: whatever hangs on the way down, a signal is heard.
         .child(foundation::signals(daemon))
+        .child(daemon.config.service())
         .child(daemon.events.service())
         .child(ChildSpec::service::<Telemetry>(&daemon.telemetry, Arc::default()))
         .child(foundation::idle_exit(daemon))

@@ -18,9 +18,7 @@ use astscope_supervision::{
     BreakerConfig, ChildRef, ChildSpec, CircuitBreaker, Dependencies, DependencyError, Emitter,
     TaskSupervisor, TracingObserver, TreePath,
 };
-use astscope_synchronization::service::{
-    CoreCommitter, GuardedDisk, SyncConfig, SyncHandle, WatchConfig,
-};
+use astscope_synchronization::service::{CoreCommitter, GuardedDisk, SyncConfig, SyncHandle};
 use astscope_synchronization::{Committer, RealDisk, Synchronizer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -127,7 +125,7 @@ impl Workspace {
         let config = SyncConfig {
             mailbox: REFRESHES_MAX,
             restart_within: RESTART_WITHIN,
-            watch: WatchConfig::default(),
+            watch: daemon.config.watching(),
             seats: Some(daemon.pools.file_watching.clone()),
             repository: Some(repository.watch()),
             crawl_threads: Arc::new(|| cpu::pool("index").map_err(|error| error.to_string())),

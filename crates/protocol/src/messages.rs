@@ -9,10 +9,11 @@ mod operations;
 
 pub use matches::Matches;
 pub use operations::{
-    BreakerState, BreakerStatus, EventRecord, EventsParams, EventsResult, FaultKind, FaultParams,
-    FaultPoint, HealthDetail, HealthParams, HealthResult, HealthStatus, HealthVerdict, KillParams,
-    ParsersStatus, QuarantinedFile, RequestCounts, ServiceHealth, TreeFormat, TreeParams,
-    TreeResult, WORKSPACE_SERVICES, WorkspaceHealth,
+    BreakerState, BreakerStatus, ConfigParams, ConfigResult, EventRecord, EventsParams,
+    EventsResult, FaultKind, FaultParams, FaultPoint, HealthDetail, HealthParams, HealthResult,
+    HealthStatus, HealthVerdict, KillParams, ParsersStatus, QuarantinedFile, RequestCounts,
+    ServiceHealth, SettingRecord, SettingSource, SettingsError, TreeFormat, TreeParams, TreeResult,
+    WORKSPACE_SERVICES, WorkspaceHealth,
 };
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -43,6 +44,8 @@ pub mod method {
     pub const HEALTH: &str = "health";
     /// [`EventsParams`](super::EventsParams) → [`EventsResult`](super::EventsResult).
     pub const EVENTS: &str = "events";
+    /// [`ConfigParams`](super::ConfigParams) → [`ConfigResult`](super::ConfigResult).
+    pub const CONFIG: &str = "config";
     /// [`KillParams`](super::KillParams) → `{}`, once the node is told; only where the daemon was
     /// started for it.
     pub const KILL: &str = "debug/kill";
@@ -363,6 +366,9 @@ pub struct StatusResult {
     pub sessions: Vec<SessionStatus>,
     /// Memory, bytes.
     pub memory: MemoryStatus,
+    /// Why the settings file isn't used, if so; the settings of before hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings_error: Option<String>,
     /// The processes that parse; `None` where the daemon parses itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parsers: Option<ParsersStatus>,

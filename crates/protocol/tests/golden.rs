@@ -3,13 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
 use astscope_protocol::messages::{
-    BreakerState, BreakerStatus, ByteRange, Cancel, Context, Delivery, ErrorCode, ErrorData,
-    EventRecord, EventsParams, EventsResult, Explanation, FaultKind, FaultParams, FaultPoint, Fix,
-    HealthDetail, HealthParams, HealthResult, HealthStatus, HealthVerdict, HelloParams,
-    HelloResult, IgnoreKind, Item, KillParams, MatchRecord, MatcherSpec, MemoryStatus, OpenOutcome,
-    OpenParams, PROTOCOL, ParseParams, ParseResult, ParsersStatus, Peer, PlanStep, Position,
-    Progress, QuarantinedFile, Range, RememberedStatus, RequestCounts, Revision, RuleSource,
-    RunParams, ScanParams, Selection, ServiceHealth, SessionStatus, SeverityOverrides, SkippedFile,
+    BreakerState, BreakerStatus, ByteRange, Cancel, ConfigParams, ConfigResult, Context, Delivery,
+    ErrorCode, ErrorData, EventRecord, EventsParams, EventsResult, Explanation, FaultKind,
+    FaultParams, FaultPoint, Fix, HealthDetail, HealthParams, HealthResult, HealthStatus,
+    HealthVerdict, HelloParams, HelloResult, IgnoreKind, Item, KillParams, MatchRecord,
+    MatcherSpec, MemoryStatus, OpenOutcome, OpenParams, PROTOCOL, ParseParams, ParseResult,
+    ParsersStatus, Peer, PlanStep, Position, Progress, QuarantinedFile, Range, RememberedStatus,
+    RequestCounts, Revision, RuleSource, RunParams, ScanParams, Selection, ServiceHealth,
+    SessionStatus, SettingRecord, SettingSource, SettingsError, SeverityOverrides, SkippedFile,
     StatusParams, StatusResult, StopParams, Summary, SyntaxError, TreeFormat, TreeParams,
     TreeResult, WORKSPACE_SERVICES, WatcherStatus, WorkspaceHealth, WorkspaceStatus,
 };
@@ -313,6 +314,7 @@ fn open_status_and_stop() {
                 resident_anon: 5,
                 resident_file: 6,
             },
+            settings_error: Some("line 2: no".into()),
             parsers: Some(ParsersStatus {
                 processes: 2,
                 lost: 1,
@@ -329,7 +331,7 @@ fn open_status_and_stop() {
             workspaces: Vec::new(),
         },
         &expect![[
-            r#"{"server":{"name":"astscope","version":"0.1.0"},"pid":7,"socket":"/run/user/7/astscope/daemon.sock","uptimeSeconds":60,"idleExitSeconds":null,"clients":1,"sessions":[{"session":4,"client":"test 1.0.0"}],"memory":{"text":1,"trees":2,"indexes":3,"caches":4,"residentAnon":5,"residentFile":6},"parsers":{"processes":2,"lost":1,"restrictions":"no files","quarantined":1,"forgottenBecause":"read-only","quarantinedFiles":[{"contentId":"ab","language":"Rust","detail":"hung","atSeconds":9}]},"workspaces":[]}"#
+            r#"{"server":{"name":"astscope","version":"0.1.0"},"pid":7,"socket":"/run/user/7/astscope/daemon.sock","uptimeSeconds":60,"idleExitSeconds":null,"clients":1,"sessions":[{"session":4,"client":"test 1.0.0"}],"memory":{"text":1,"trees":2,"indexes":3,"caches":4,"residentAnon":5,"residentFile":6},"settingsError":"line 2: no","parsers":{"processes":2,"lost":1,"restrictions":"no files","quarantined":1,"forgottenBecause":"read-only","quarantinedFiles":[{"contentId":"ab","language":"Rust","detail":"hung","atSeconds":9}]},"workspaces":[]}"#
         ]],
     );
 }
@@ -385,6 +387,31 @@ fn events() {
         &EventsResult { events: vec![event], missed: 1 },
         &expect![[
             r#"{"events":[{"number":4,"timestampMs":5,"kind":"restarted","about":"daemon/gateway","detail":"incarnation 2"}],"missed":1}"#
+        ]],
+    );
+}
+
+#[test]
+fn config() {
+    check(&ConfigParams {}, &expect![["{}"]]);
+    let setting = |name: &str, value: &str, source| SettingRecord {
+        name: name.into(),
+        value: value.into(),
+        source,
+    };
+    let config = ConfigResult {
+        settings: vec![
+            setting("log", "info", SettingSource::Default),
+            setting("idle_timeout", "2h", SettingSource::File),
+            setting("watch.every_min", "2s", SettingSource::Start),
+        ],
+        file: Some("/c/config.toml".into()),
+        error: Some(SettingsError { line: Some(2), message: "no".into() }),
+    };
+    check(
+        &config,
+        &expect![[
+            r#"{"settings":[{"name":"log","value":"info","source":"default"},{"name":"idle_timeout","value":"2h","source":"file"},{"name":"watch.every_min","value":"2s","source":"start"}],"file":"/c/config.toml","error":{"line":2,"message":"no"}}"#
         ]],
     );
 }

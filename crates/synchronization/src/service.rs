@@ -41,8 +41,8 @@ pub struct SyncConfig {
     pub mailbox: usize,
     /// How long a refresh waits for a synchronizer that is being restarted.
     pub restart_within: Duration,
-    /// How often the disk is looked at.
-    pub watch: WatchConfig,
+    /// How often the disk is looked at. A change holds at once.
+    pub watch: watch::Receiver<WatchConfig>,
     /// How many workspaces look at their disks at a time; `None` for any number.
     pub seats: Option<Pool<Infallible>>,
     /// Tells when everything that was stored was given up, and has to be read again.
@@ -57,7 +57,7 @@ pub type CrawlThreads = Arc<dyn Fn() -> Result<ThreadPool, String> + Send + Sync
 
 impl fmt::Debug for SyncConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SyncConfig").field("watch", &self.watch).finish_non_exhaustive()
+        f.debug_struct("SyncConfig").field("watch", &*self.watch.borrow()).finish_non_exhaustive()
     }
 }
 
@@ -84,12 +84,10 @@ struct Shared {
 impl SyncHandle {
     /// A chain that isn't started yet.
     pub fn new(engine: Synchronizer, config: SyncConfig) -> Self {
+        let pause = config.watch.borrow().every_min;
         let shared = Shared {
             engine,
-            watching: watch::Sender::new(WatchStatus {
-                state: WatchState::Polling,
-                pause: config.watch.every_min,
-            }),
+            watching: watch::Sender::new(WatchStatus { state: WatchState::Polling, pause }),
             indexing: AtomicBool::new(true),
             files_seen: AtomicU64::new(0),
             indexed_in_ms: OnceLock::new(),

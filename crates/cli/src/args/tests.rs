@@ -184,12 +184,23 @@ fn serve_has_an_idle_timeout_that_can_be_turned_off() {
     let Command::Serve(args) = accepted("serve --root a --root b --idle-timeout never") else {
         panic!("not serve");
     };
-    assert_eq!((args.root.len(), args.idle_timeout), (2, IdleTimeout(None)));
+    assert_eq!((args.root.len(), args.idle_timeout), (2, Some(IdleTimeout(None))));
     let Command::Serve(args) = accepted("serve --idle-timeout 90s --spawned") else {
         panic!("not serve");
     };
-    assert_eq!(args.idle_timeout, IdleTimeout(Some(Duration::from_secs(90))));
+    assert_eq!(args.idle_timeout, Some(IdleTimeout(Some(Duration::from_secs(90)))));
     refused("serve --idle-timeout soon", "--idle-timeout");
+}
+
+#[test]
+fn serve_has_settings_of_its_own_and_no_project() {
+    for line in ["serve --config a.toml", "serve -c a.toml"] {
+        let Command::Serve(args) = accepted(line) else { panic!("not serve") };
+        assert_eq!(args.config.as_deref(), Some(std::path::Path::new("a.toml")), "{line}");
+        assert_eq!(args.idle_timeout, None, "the settings decide");
+    }
+    let Command::Config(args) = accepted("config --json") else { panic!("not config") };
+    assert!(args.json);
 }
 
 /// What a user would copy must start.
@@ -205,7 +216,7 @@ fn the_service_unit_starts_a_daemon_where_clients_look_for_it() {
     let (program, arguments) = value("ExecStart").split_once(' ').unwrap();
     assert!(program.ends_with("/astscope"), "{program}");
     let Command::Serve(args) = accepted(arguments) else { panic!("not serve") };
-    assert_eq!((args.idle_timeout, args.allow_debug), (IdleTimeout(None), false));
+    assert_eq!((args.idle_timeout, args.allow_debug), (Some(IdleTimeout(None)), false));
 
     let runtime_dir = astscope_protocol::RuntimeDir::locate(&|name| {
         (name == "XDG_RUNTIME_DIR").then(|| OsString::from("/run/user/1"))
@@ -254,6 +265,7 @@ fn the_help_names_every_command_and_exit_code() {
         "tree",
         "health",
         "events",
+        "config",
         "debug",
         "stop",
         "completions",

@@ -3,10 +3,11 @@
 use crate::support::{Fake, Output, Session};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
-    ErrorCode, EventRecord, EventsResult, Explanation, FaultKind, FaultParams, FaultPoint,
-    HealthDetail, HealthResult, HealthStatus, HealthVerdict, IgnoreKind, ParseResult, PlanStep,
-    RequestCounts, ServiceHealth, SkippedFile, StatusResult, Summary, TreeFormat, TreeResult,
-    WORKSPACE_SERVICES, WorkspaceHealth,
+    ConfigResult, ErrorCode, EventRecord, EventsResult, Explanation, FaultKind, FaultParams,
+    FaultPoint, HealthDetail, HealthResult, HealthStatus, HealthVerdict, IgnoreKind, ParseResult,
+    PlanStep, RequestCounts, ServiceHealth, SettingRecord, SettingSource, SettingsError,
+    SkippedFile, StatusResult, Summary, TreeFormat, TreeResult, WORKSPACE_SERVICES,
+    WorkspaceHealth,
 };
 use expect_test::{Expect, expect};
 use std::collections::BTreeMap;
@@ -360,7 +361,9 @@ fn status_is_printed_as_text_and_json() {
 
 #[test]
 fn what_is_about_the_daemon_starts_none() {
-    for line in [&["tree"][..], &["health"], &["events"], &["debug", "kill", "gateway"]] {
+    for line in
+        [&["tree"][..], &["health"], &["events"], &["config"], &["debug", "kill", "gateway"]]
+    {
         let output = run_with(&mut Fake::default(), line);
         assert_eq!((output.code, output.out.as_str()), (69, ""), "{line:?}");
         assert!(output.err.contains("No daemon is running."), "{}", output.err);
@@ -411,6 +414,36 @@ fn events_are_a_line_each_with_their_age() {
     let output = run_with(&mut fake, &["events", "--json"]);
     let json: EventsResult = serde_json::from_str(&output.out).unwrap();
     assert_eq!(json.events.len(), 2);
+}
+
+#[test]
+fn settings_are_a_line_each_with_who_said_so() {
+    let setting = |name: &str, value: &str, source| SettingRecord {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        source,
+    };
+    let settings = vec![
+        setting("log", "debug", SettingSource::File),
+        setting("idle_timeout", "2h", SettingSource::Start),
+        setting("watch.every_min", "2s", SettingSource::Default),
+    ];
+    let file = Some("/me/.config/astscope/config.toml".to_owned());
+    let error = Some(SettingsError { line: Some(3), message: "unknown field `a`".to_owned() });
+    let config = Some(ConfigResult { settings, file, error });
+    let mut fake = Fake { config: config.clone(), ..Fake::default() };
+    let output = run_with(&mut fake, &["config"]);
+    expect![[r"
+        log                   debug  file
+        idle_timeout          2h     start
+        watch.every_min       2s     default
+
+        file   /me/.config/astscope/config.toml
+        error  line 3: unknown field `a`
+    "]]
+    .assert_eq(&output.out);
+    let output = run_with(&mut fake, &["config", "--json"]);
+    assert_eq!(serde_json::from_str::<ConfigResult>(&output.out).ok(), config);
 }
 
 fn health(status: HealthStatus) -> HealthResult {

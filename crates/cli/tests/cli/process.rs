@@ -18,6 +18,7 @@ pub(crate) fn program(runtime_dir: &Path) -> Command {
     command
         .env("ASTSCOPE_RUNTIME_DIR", runtime_dir)
         .env("ASTSCOPE_STATE_DIR", runtime_dir.join("state"))
+        .env("XDG_CONFIG_HOME", runtime_dir.join("config"))
         .env_remove("ASTSCOPE_LOG")
         .env_remove("NOTIFY_SOCKET")
         .env("ASTSCOPE_NO_SPAWN", "1")

@@ -138,3 +138,24 @@ fn the_service_manager_is_told_when_clients_can_come_and_when_no_longer() {
     socket.set_nonblocking(true).unwrap();
     assert!(socket.recv(&mut [0; 64]).is_err(), "each is told once");
 }
+
+#[test]
+fn settings_that_were_named_must_be_right_and_options_win_over_them() {
+    let dir = runtime_dir();
+    std::fs::write(dir.path().join("bad.toml"), "\nlog = 'astscope=loud'\n").unwrap();
+    for (file, word) in [("bad.toml", "line 2: `log`"), ("missing.toml", "No such file")] {
+        let refused = program(dir.path()).args(["serve", "--config", file]).output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(69), "{said}");
+        assert!(said.contains(word), "{said}");
+    }
+    std::fs::write(dir.path().join("good.toml"), "log = 'debug'\nidle_timeout = '5s'\n").unwrap();
+    let file = dir.path().join("good.toml");
+    let arguments = ["--config", file.to_str().unwrap(), "--idle-timeout", "1h"];
+    let serving = Serving::start_with(&arguments, |_| vec![("ASTSCOPE_LOG", "warn".into())]);
+    let output = program(serving.dir.path()).arg("config").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("log                   warn  start"), "{said}");
+    assert!(said.contains("idle_timeout          1h    start"), "{said}");
+    serving.stop();
+}

@@ -255,3 +255,75 @@ fn the_third_signal_ends_even_a_daemon_that_refuses_to_stop() {
         assert_eq!(serving.child.wait().unwrap().code(), Some(130), "{hung}");
     }
 }
+
+/// Writes the user's settings file.
+fn write_settings(serving: &Serving, text: &str) {
+    let dir = serving.dir.path().join("config/astscope");
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("config.toml"), text).unwrap();
+}
+
+/// The settings, once they look like this.
+fn until_settings(serving: &Serving, are: impl Fn(&serde_json::Value) -> bool) -> String {
+    let started = Instant::now();
+    loop {
+        let json = said(&ask(serving, &["config", "--json"]));
+        if are(&serde_json::from_str(&json).unwrap()) {
+            return said(&ask(serving, &["config"]));
+        }
+        assert!(started.elapsed() < PATIENCE, "{json}");
+    }
+}
+
+#[test]
+fn a_hangup_changes_the_log_and_the_idle_exit() {
+    let mut serving = hurtful();
+    let log = serving.dir.path().join("state/daemon.log");
+    // Little, since standard error has it too, which nobody reads.
+    let filter = "warn,astscope::supervision=debug";
+    let is_debug = || std::fs::read_to_string(&log).unwrap().contains("\"level\":\"DEBUG\"");
+    write_settings(&serving, &format!("log = '{filter}'\nidle_timeout = '90s'\n"));
+    assert!(!is_debug());
+    send(&serving, Signal::HUP);
+    let text = until_settings(&serving, |it| it["settings"][0]["value"] == filter);
+    assert!(
+        text.lines().any(|line| line.starts_with("idle_timeout") && line.ends_with(" file"))
+            && text.contains("config.toml"),
+        "{text}"
+    );
+    let status = said(&ask(&serving, &["status"]));
+    assert!(status.contains("leaves after 1m30s idle"), "{status}");
+    let started = Instant::now();
+    while !is_debug() {
+        said(&ask(&serving, &["status"]));
+        assert!(started.elapsed() < PATIENCE);
+    }
+    // Nobody stops it.
+    write_settings(&serving, "idle_timeout = '10ms'\n");
+    send(&serving, Signal::HUP);
+    assert_eq!(serving.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_bad_file_and_a_killed_node_leave_the_settings_as_they_were() {
+    let serving = hurtful();
+    write_settings(&serving, "idle_timeout = '90s'\n");
+    send(&serving, Signal::HUP);
+    until_settings(&serving, |it| it["settings"][1]["value"] == "90s");
+    write_settings(&serving, "log = 'debug'\nidle_timeout = '9x'\n");
+    send(&serving, Signal::HUP);
+    let text = until_settings(&serving, |it| it["error"]["line"] == 2);
+    assert!(text.contains("log                   info  default"), "{text}");
+    said(&ask(&serving, &["debug", "kill", "foundation/config"]));
+    let kept = until_settings(&serving, |it| it["settings"][1]["value"] == "90s");
+    assert_eq!(kept, text);
+    let status = said(&ask(&serving, &["status"]));
+    assert!(status.contains("line 2: `idle_timeout` is \"9x\""), "{status}");
+    // Whoever is started in its place hears the next signal.
+    write_settings(&serving, "idle_timeout = '80s'\n");
+    send(&serving, Signal::HUP);
+    let text = until_settings(&serving, |it| it["settings"][1]["value"] == "80s");
+    assert!(!text.contains("error"), "{text}");
+    let (told, _dir) = serving.stop();
+    assert_eq!(told.matches(" ERROR ").count(), 1, "{told}");
+}

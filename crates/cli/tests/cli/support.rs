@@ -4,9 +4,10 @@ use astscope_cli::{Backend, BackendError, Console, Keys, OnEvent};
 use astscope_protocol::client::{CallError, Event};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
-    Delivery, EventsParams, EventsResult, Explanation, FaultParams, HealthParams, HealthResult,
-    Item, KillParams, MatchRecord, Matches, ParseParams, ParseResult, RunParams, ScanParams,
-    StatusParams, StatusResult, StopParams, Summary, TreeFormat, TreeParams, TreeResult,
+    ConfigParams, ConfigResult, Delivery, EventsParams, EventsResult, Explanation, FaultParams,
+    HealthParams, HealthResult, Item, KillParams, MatchRecord, Matches, ParseParams, ParseResult,
+    RunParams, ScanParams, StatusParams, StatusResult, StopParams, Summary, TreeFormat, TreeParams,
+    TreeResult,
 };
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
@@ -30,6 +31,7 @@ pub(crate) struct Fake {
     pub(crate) tree_format: Option<TreeFormat>,
     pub(crate) health: Option<HealthResult>,
     pub(crate) events: Option<EventsResult>,
+    pub(crate) config: Option<ConfigResult>,
     pub(crate) runs: bool,
     pub(crate) killed: Option<String>,
     pub(crate) fault: Option<FaultParams>,
@@ -138,6 +140,10 @@ impl Backend for Fake {
 
     fn events(&mut self, _params: &EventsParams) -> Result<Option<EventsResult>, BackendError> {
         Ok(self.events.clone())
+    }
+
+    fn config(&mut self, _params: &ConfigParams) -> Result<Option<ConfigResult>, BackendError> {
+        Ok(self.config.clone())
     }
 
     fn kill(&mut self, params: &KillParams) -> Result<bool, BackendError> {

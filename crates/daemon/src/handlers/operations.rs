@@ -3,15 +3,17 @@
 
 use super::status::breakers;
 use crate::daemon::Daemon;
+use crate::foundation::config::{Settings, Source, in_words};
 use crate::foundation::event_bus::Published;
 use crate::telemetry::Measured;
 use crate::workspace::Workspace;
 use astscope_memory_manager::Level;
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
-    BreakerState, BreakerStatus, ErrorCode, EventRecord, EventsParams, EventsResult, FaultKind,
-    FaultParams, FaultPoint, HealthDetail, HealthResult, HealthStatus, HealthVerdict, KillParams,
-    ServiceHealth, TreeFormat, TreeParams, TreeResult, WorkspaceHealth,
+    BreakerState, BreakerStatus, ConfigResult, ErrorCode, EventRecord, EventsParams, EventsResult,
+    FaultKind, FaultParams, FaultPoint, HealthDetail, HealthResult, HealthStatus, HealthVerdict,
+    KillParams, ServiceHealth, SettingRecord, SettingSource, SettingsError, TreeFormat, TreeParams,
+    TreeResult, WorkspaceHealth,
 };
 use astscope_supervision::{ChildRef, Dependencies, Fault, Health, Point, Supervisor, Verdict};
 use serde_json::value::to_raw_value;
@@ -95,6 +97,33 @@ pub(crate) async fn health(daemon: &Daemon) -> HealthResult {
         workspaces,
         details,
         requests: counts.unwrap_or_default(),
+    }
+}
+
+/// What may change while the daemon runs.
+pub(crate) fn config(daemon: &Daemon) -> ConfigResult {
+    let Settings { log, idle_timeout, watch, problem } = daemon.config.now();
+    let record = |name: &str, source, value| SettingRecord {
+        name: name.to_owned(),
+        value,
+        source: match source {
+            Source::Default => SettingSource::Default,
+            Source::File => SettingSource::File,
+            Source::Start => SettingSource::Start,
+        },
+    };
+    ConfigResult {
+        settings: vec![
+            record("log", log.source, log.value),
+            record("idle_timeout", idle_timeout.source, idle_timeout.value.to_string()),
+            record("watch.every_min", watch.min.source, in_words(watch.min.value)),
+            record("watch.every_max", watch.max.source, in_words(watch.max.value)),
+        ],
+        file: daemon.config.file().map(|file| file.to_string_lossy().into_owned()),
+        error: problem.map(|problem| SettingsError {
+            line: problem.line.map(|line| line as u64),
+            message: problem.message,
+        }),
     }
 }
 

@@ -30,16 +30,18 @@ pub(crate) fn status(daemon: &Daemon, params: &StatusParams) -> StatusResult {
     (memory.resident_anon, memory.resident_file) = memory::resident_bytes();
     // Asked before anything below is borrowed: whoever answers may need to change it first.
     let sessions = sessions(daemon);
+    let settings = daemon.config.now();
     let clients = *daemon.clients.borrow();
     StatusResult {
         server: daemon.peer(),
         pid: std::process::id(),
         socket: daemon.settings.socket.to_string_lossy().into_owned(),
         uptime_seconds: daemon.started.elapsed().as_secs(),
-        idle_exit_seconds: daemon.settings.idle_exit.map(|idle| idle.as_secs()),
+        idle_exit_seconds: settings.idle_timeout.value.limit().map(|it| it.as_secs()),
         clients,
         sessions,
         memory,
+        settings_error: settings.problem.map(|problem| problem.to_string()),
         parsers: parsers(daemon, params.skipped_files),
         workspaces: workspaces.iter().map(|it| workspace(it, params.skipped_files)).collect(),
     }

@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::daemon::{Parts, Settings};
+use crate::foundation::config::{self, Config, IdleExit, SettingsSource};
 use crate::foundation::event_bus::DaemonEvent;
 use crate::handlers::operations;
 use crate::memory::MemorySource;
@@ -42,9 +43,13 @@ impl Play {
         let gateway = Gateway::new(UnixListener::bind(&socket).unwrap());
         let version = "1.2.3".to_owned();
         let memory = MemorySource::of_kernel();
-        let settings = Settings { socket, idle_exit: None, version, allow_debug: true, memory };
+        let settings = Settings { socket, version, allow_debug: true, memory };
+        let never = Some(IdleExit::Never);
+        let source = SettingsSource { idle_exit: never, ..config::tests::source(None) };
+        let config = Config::new(source).unwrap();
         let (pool, pools) = (cpu::pool("test").unwrap(), Pools::new().unwrap());
-        let parts = Parts { settings, gateway, pool, parsers: Parsers::new(None).unwrap(), pools };
+        let parsers = Parsers::new(None).unwrap();
+        let parts = Parts { settings, config, gateway, pool, parsers, pools };
         let daemon = Arc::new(Daemon::new(parts));
         let (probe, recorder) = (Probe::new(), Recorder::new());
         let told: Vec<Arc<dyn Observer>> =

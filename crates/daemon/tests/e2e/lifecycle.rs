@@ -1,10 +1,10 @@
 //! How a daemon starts and leaves: one per runtime directory, private, without a trace.
 
 use crate::support::{
-    Daemon, LONG_ANSWER_FILES, PATIENCE, code, config, long_answer, open, pattern, peer, run,
-    runtime_in, status,
+    Daemon, LONG_ANSWER_FILES, PATIENCE, code, config, leaving_after, long_answer, open, pattern,
+    peer, run, runtime_in, status,
 };
-use astscope_daemon::{DaemonConfig, ServeError, serve};
+use astscope_daemon::{IdleExit, ServeError, serve};
 use astscope_protocol::messages::{ErrorCode, method};
 use astscope_protocol::{Client, ConnectError, RUNTIME_DIR_VARIABLE, RuntimeDir, RuntimeDirError};
 use serde_json::json;
@@ -21,7 +21,7 @@ use tempfile::TempDir;
 fn refusal(runtime: &RuntimeDir) -> ServeError {
     let mut was_ready = false;
     // Should it start after all, it does not stay.
-    let config = DaemonConfig { idle_exit: Some(Duration::ZERO), ..config(runtime) };
+    let config = leaving_after(Duration::ZERO, config(runtime));
     let served = serve(config, || was_ready = true);
     assert!(!was_ready);
     served.expect_err("a daemon that can't start")
@@ -77,7 +77,7 @@ fn a_daemon_that_left_leaves_no_socket_and_another_can_start() {
     let dir = TempDir::new().unwrap();
     let runtime = runtime_in(dir.path());
     for _ in 0..3 {
-        let config = DaemonConfig { idle_exit: Some(Duration::ZERO), ..config(&runtime) };
+        let config = leaving_after(Duration::ZERO, config(&runtime));
         let served = serve(config, || assert!(runtime.socket().exists()));
         assert!(served.is_ok(), "{served:?}");
         assert!(!runtime.socket().exists());
@@ -211,7 +211,7 @@ fn a_daemon_that_starts_while_another_finishes_waits_and_takes_over() {
         other.ask(2, method::STATUS, &json!({}));
         assert!(matches!(code(other.answer(2)), Some(ErrorCode::ShuttingDown) | None));
     }
-    let successor = DaemonConfig { idle_exit: Some(Duration::ZERO), ..config(&daemon.runtime) };
+    let successor = leaving_after(Duration::ZERO, config(&daemon.runtime));
     std::thread::scope(|scope| {
         let socket = daemon.socket();
         let served = scope.spawn(move || serve(successor, || assert!(socket.exists())));
@@ -254,7 +254,8 @@ fn a_client_that_does_not_read_cannot_keep_the_daemon() {
 #[test]
 fn an_idle_daemon_leaves_and_one_with_a_client_stays() {
     let idle = Duration::from_millis(200);
-    let mut daemon = Daemon::start_with(|config| config.idle_exit = Some(idle));
+    let mut daemon =
+        Daemon::start_with(|config| config.settings.idle_exit = Some(IdleExit::After(idle)));
     let connection = daemon.silent();
     let mut stream = connection.stream();
     stream.set_read_timeout(Some(idle * 4)).unwrap();
@@ -267,8 +268,9 @@ fn an_idle_daemon_leaves_and_one_with_a_client_stays() {
 
 #[test]
 fn a_daemon_that_nobody_ever_calls_leaves_too() {
-    let mut daemon =
-        Daemon::start_with(|config| config.idle_exit = Some(Duration::from_millis(200)));
+    let mut daemon = Daemon::start_with(|config| {
+        config.settings.idle_exit = Some(IdleExit::After(Duration::from_millis(200)));
+    });
     assert!(daemon.join().is_ok());
 }
 

@@ -1,6 +1,7 @@
 //! The tree that the daemon lives in: what it shows, and what becomes of it when a part is killed.
 
 use crate::support::{Daemon, PATIENCE, call, open, pattern, peer, refused, run, status, text};
+use astscope_daemon::IdleExit;
 use astscope_fixtures::Fixture;
 use astscope_protocol::Client;
 use astscope_protocol::messages::{
@@ -70,7 +71,7 @@ fn debuggable() -> Daemon {
     Daemon::start_with(|config| {
         config.allow_debug = true;
         // So that whoever waits for that runs as well.
-        config.idle_exit = Some(PATIENCE);
+        config.settings.idle_exit = Some(IdleExit::After(PATIENCE));
     })
 }
 
@@ -101,6 +102,8 @@ fn the_tree_can_be_seen_in_three_forms() {
     let order: Vec<_> = root.children.iter().map(|child| &*child.id).collect();
     assert_eq!(order, ["foundation", "workspaces", "one_shot", "observability", "gateway"]);
     let ids = |node: &Node| node.children.iter().map(|it| it.id.clone()).collect::<Vec<_>>();
+    let first = ids(&root.children[0]).into_iter().take(5).collect::<Vec<_>>();
+    assert_eq!(first, ["signals", "config", "event_bus", "telemetry", "idle_exit"]);
     let workspace = &root.children[1].children[0];
     let subtrees =
         ["repository", "parsing", "analysis", "querying", "synchronization", "task_supervisor"];

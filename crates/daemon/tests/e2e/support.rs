@@ -3,7 +3,9 @@
 //! Nothing here can wait for ever: bare lines have a socket timeout, and a daemon that lives too
 //! long is told to leave, which ends the reads of every client.
 
-use astscope_daemon::{DaemonConfig, MemorySource, ServeError, serve};
+use astscope_daemon::{
+    DaemonConfig, IdleExit, LogFilter, MemorySource, ServeError, SettingsSource, serve,
+};
 use astscope_fixtures::Fixture;
 use astscope_protocol::messages::{
     ErrorCode, HelloResult, Item, MatchRecord, MatcherSpec, OpenParams, PROTOCOL, Peer, RunParams,
@@ -46,12 +48,28 @@ pub(crate) fn config(runtime_dir: &RuntimeDir) -> DaemonConfig {
         runtime_dir: runtime_dir.clone(),
         roots: Vec::new(),
         parsers: None,
-        idle_exit: None,
+        settings: SettingsSource {
+            idle_exit: Some(IdleExit::Never),
+            file: None,
+            is_named: false,
+            log: no_log(),
+        },
         allow_debug: false,
         memory: MemorySource::of_kernel(),
         leaving: || (),
         version: "1.2.3".to_owned(),
     }
+}
+
+/// The same for one that leaves when it has been idle for so long.
+pub(crate) fn leaving_after(idle: Duration, mut config: DaemonConfig) -> DaemonConfig {
+    config.settings.idle_exit = Some(IdleExit::After(idle));
+    config
+}
+
+/// A test's daemon has no log of its own.
+fn no_log() -> LogFilter {
+    LogFilter { given: None, default: "info".to_owned(), check: |_| Ok(()), set: Box::new(|_| ()) }
 }
 
 pub(crate) fn peer() -> Peer {

@@ -15,8 +15,8 @@
 use super::{CallError, Canceller, Client, Event};
 use crate::frame::RpcError;
 use crate::messages::{
-    Delivery, ErrorCode, EventsParams, HealthParams, Item, OpenParams, ParseParams, RunParams,
-    ScanParams, StatusParams, Summary, TreeParams, method,
+    ConfigParams, Delivery, ErrorCode, EventsParams, HealthParams, Item, OpenParams, ParseParams,
+    RunParams, ScanParams, StatusParams, Summary, TreeParams, method,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -44,6 +44,8 @@ pub enum ReadRequest<'p> {
     Health(&'p HealthParams),
     /// Says what has happened.
     Events(&'p EventsParams),
+    /// Says what the settings are.
+    Config(&'p ConfigParams),
 }
 
 /// Any request that may be made twice.
@@ -65,7 +67,8 @@ impl<'p> Asked<'p> {
                 | ReadRequest::Status(_)
                 | ReadRequest::Tree(_)
                 | ReadRequest::Health(_)
-                | ReadRequest::Events(_),
+                | ReadRequest::Events(_)
+                | ReadRequest::Config(_),
             ) => None,
         }
     }
@@ -88,6 +91,7 @@ impl<'p> Asked<'p> {
             Self::Read(ReadRequest::Tree(params)) => client.request(method::TREE, params),
             Self::Read(ReadRequest::Health(params)) => client.request(method::HEALTH, params),
             Self::Read(ReadRequest::Events(params)) => client.request(method::EVENTS, params),
+            Self::Read(ReadRequest::Config(params)) => client.request(method::CONFIG, params),
         }
     }
 }

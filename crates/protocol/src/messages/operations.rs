@@ -248,6 +248,61 @@ pub struct EventRecord {
     pub detail: Option<String>,
 }
 
+/// Asks for the settings that may change while the daemon runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ConfigParams {}
+
+/// The settings that may change while the daemon runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ConfigResult {
+    /// Each of them, as it holds at this moment.
+    pub settings: Vec<SettingRecord>,
+    /// Path of the settings file, whether there is one or not; `None` where it has no place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Why that file, as it was last read, isn't used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<SettingsError>,
+}
+
+/// A setting.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SettingRecord {
+    /// Its key in the file, with the names of the tables around it.
+    pub name: String,
+    /// Its value, as the file would have it.
+    pub value: String,
+    /// Who said so.
+    pub source: SettingSource,
+}
+
+/// Who said what a setting is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SettingSource {
+    /// Nobody.
+    #[default]
+    Default,
+    /// The settings file.
+    File,
+    /// Whoever started the daemon: an option, or a variable of its environment.
+    Start,
+}
+
+/// Why a settings file isn't used.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SettingsError {
+    /// The line, from 1, where it is one's fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
+    /// What is wrong, in words.
+    pub message: String,
+}
+
 /// Ends one node of the supervision tree, to see what becomes of the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

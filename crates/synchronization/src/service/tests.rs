@@ -15,6 +15,7 @@ struct Bench {
     repository: Arc<Repository>,
     sync: SyncHandle,
     root: Root,
+    bounds: watch::Sender<WatchConfig>,
 }
 
 /// Looks all the time.
@@ -47,10 +48,11 @@ impl Bench {
         let threads = || rayon::ThreadPoolBuilder::new().num_threads(2).build();
         let pool = Arc::new(threads().unwrap());
         let engine = Synchronizer::new(Arc::clone(&repository), fixture.root(), pool);
+        let bounds = watch::Sender::new(watch);
         let config = SyncConfig {
             mailbox: 16,
             restart_within: PATIENCE,
-            watch,
+            watch: bounds.subscribe(),
             seats: None,
             repository: None,
             crawl_threads: Arc::new(move || threads().map_err(|error| error.to_string())),
@@ -60,7 +62,7 @@ impl Bench {
             .child(sync.supervisor())
             .observer(Recorder::new());
         let root = tree.start("workspace").await.unwrap();
-        Self { fixture, repository, sync, root }
+        Self { fixture, repository, sync, root, bounds }
     }
 
     async fn until(&self, what: impl Fn() -> bool) {
@@ -304,4 +306,15 @@ async fn check_16_a_flood_of_changes_makes_looks_rarer_until_it_is_over() {
         .await;
     bench.until_watch(|it| it.pause < every_max).await;
     bench.until(|| bench.files() == 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bounds_that_change_hold_at_once() {
+    let bench = Bench::new("//- /a.json\n1\n", BLIND).await;
+    bench.until(|| bench.files() == 1).await;
+    bench.fixture.write("b.json", "2\n");
+    bench.bounds.send_replace(RESTLESS);
+    bench.until(|| bench.files() == 2).await;
+    let status = bench.until_watch(|it| it.pause == RESTLESS.every_max).await;
+    assert_eq!(status.state, WatchState::Polling);
 }

@@ -105,7 +105,8 @@ impl Service for Watcher {
 }
 
 async fn watch(ctx: Ctx, shared: Arc<Shared>, synchronizer: Address<Ask>) -> Result<(), Exit> {
-    let config = shared.config.watch;
+    let mut bounds = shared.config.watch.clone();
+    let mut config = *bounds.borrow_and_update();
     let mut pause = config.every_min;
     let mut n_floods: u32 = 0;
     let mut told = None;
@@ -114,6 +115,13 @@ async fn watch(ctx: Ctx, shared: Arc<Shared>, synchronizer: Address<Ask>) -> Res
         tokio::select! {
             biased;
             () = ctx.stopping() => return Ok(()),
+            // Never, once there is nobody who could change them.
+            Ok(()) = bounds.changed() => {
+                config = *bounds.borrow_and_update();
+                pause = pause.max(config.every_min).min(config.every_max);
+                shared.watching.send_modify(|status| status.pause = pause);
+                continue;
+            }
             () = sleep(pause) => {}
         }
         ctx.progress();

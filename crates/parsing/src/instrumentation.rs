@@ -13,7 +13,7 @@
 //! let text = "defmodule M do\n  def f(a), do: a |> g()\nend\n";
 //! let file = parse(text.into(), Language::Elixir, &Limits::DAEMON, &mut || false).expect("a tree");
 //! let found = points(&file, &MapConfig::of(Level::Balanced));
-//! assert!(found.iter().any(|point| point.kind == PointKind::FunctionEntry));
+//! assert_eq!(found[0].kind, PointKind::FunctionEntry);
 //! assert_eq!(found[0].symbol, "M.f/1");
 //! ```
 
@@ -270,6 +270,9 @@ const IMPORTANT: [&str; 19] = [
     "spawn_link",
 ];
 
+/// Nodes between two looks at whether to stop: less than a millisecond.
+const NODES_PER_CHECK: NodeId = 1024;
+
 /// Whether points of this language are known.
 pub fn has_profile(language: Language) -> bool {
     language == Language::Elixir || profile::of(language).is_some()
@@ -278,16 +281,26 @@ pub fn has_profile(language: Language) -> bool {
 /// The points of a file, embedded languages included: those of the greatest priority first, and
 /// among those in the order of the text. None for a language without a [profile](has_profile).
 pub fn points(file: &ParsedFile, config: &MapConfig) -> Vec<Point> {
+    points_until(file, config, &mut || false).unwrap_or_default()
+}
+
+/// Like [`points`], but gives up, with `None`, when `stop` says so, which is asked every millisecond
+/// or so.
+pub fn points_until(
+    file: &ParsedFile,
+    config: &MapConfig,
+    stop: &mut dyn FnMut() -> bool,
+) -> Option<Vec<Point>> {
     let lines = LineIndex::new(&*file.text);
     let mut found = Vec::new();
     for (nth, (language, tree)) in file.trees().enumerate() {
         let mut walk = Walk::new(&file.text, &lines, language, nth, config);
-        walk.tree(tree.tree.root());
+        walk.tree(tree.tree.root(), stop)?;
         found.append(&mut walk.points);
     }
     // Stable: equals stay in the order of the text.
     found.sort_by_key(|point| std::cmp::Reverse(point.priority));
-    found
+    Some(found)
 }
 
 /// Which point each correlation names.
@@ -337,13 +350,17 @@ impl<'f> Walk<'f> {
         Self { text, lines, language, config, symbols: vec![file], points: Vec::new() }
     }
 
-    fn tree(&mut self, root: Node<'f>) {
+    /// `None` when it was stopped.
+    fn tree(&mut self, root: Node<'f>, stop: &mut dyn FnMut() -> bool) -> Option<()> {
         let table = profile::of(self.language);
         // Nodes that belong to a construct around them, in the order in which they come.
         let mut skipped_until = 0;
         let mut head = None;
         for node in root.subtree() {
             let id = node.id();
+            if id % NODES_PER_CHECK == 0 && stop() {
+                return None;
+            }
             if id < skipped_until || head == Some(id) || !node.is_named() {
                 continue;
             }
@@ -356,7 +373,7 @@ impl<'f> Walk<'f> {
                     elixir::construct(node, self.text, module.unwrap_or_default())
                 }
                 (_, Some(profile)) => profile.construct(node, self.text),
-                (_, None) => return,
+                (_, None) => return Some(()),
             };
             let Some(construct) = construct else { continue };
             match construct.inside {
@@ -366,6 +383,7 @@ impl<'f> Walk<'f> {
             }
             self.meet(node, &construct);
         }
+        Some(())
     }
 
     fn meet(&mut self, node: Node<'f>, construct: &Construct) {
@@ -387,10 +405,11 @@ impl<'f> Walk<'f> {
                 self.enter(node, construct);
                 let (strategy, priority) =
                     (Strategy::FunctionBoundary, if construct.is_public { 100 } else { 90 });
-                if kind != PointKind::MacroExpansion {
-                    self.add(node, PointKind::FunctionExit, strategy, priority, construct);
+                self.add(node, kind, strategy, priority, construct);
+                if kind == PointKind::MacroExpansion {
+                    return;
                 }
-                (kind, strategy, priority, true)
+                (PointKind::FunctionExit, strategy, priority, true)
             }
             Role::Flow(PointKind::PipeOperation) => {
                 let strategy = Strategy::ExpressionTrace;

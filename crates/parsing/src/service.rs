@@ -16,13 +16,14 @@
 mod desk;
 mod dispatch;
 mod handle;
+mod mapper;
 mod process;
 mod quarantine;
 mod subtree;
 
 pub use desk::ParsingCounts;
 pub use dispatch::ParserHandle;
-pub use handle::ParsingHandle;
+pub use handle::{MapError, ParsingHandle};
 pub use quarantine::{QuarantineStatus, Quarantined};
 pub use subtree::{ParsingConfig, ParsingDeps, subtree};
 

@@ -125,7 +125,7 @@ async fn settle() {
 }
 
 /// The seed's nodes with their strategies, intensities and restart types, in its start order, which
-/// are indented by their depth. (The mapper of `parsing` is still to come.)
+/// are indented by their depth.
 const SEED: &str = "
 ast                          one_for_one   3/10
   repository                 one_for_one   5/10  permanent
@@ -138,6 +138,7 @@ ast                          one_for_one   3/10
       memory_pressure_handler                    permanent
   parsing                    one_for_one   5/10  permanent
     parser                                       permanent
+    instrumentation_mapper                       permanent
     batch_processor                              transient
   analysis                   one_for_one   5/10  permanent
     pattern_matcher          one_for_one   5/10  permanent

@@ -109,9 +109,9 @@ fn the_tree_can_be_seen_in_three_forms() {
         ["repository", "parsing", "analysis", "querying", "synchronization", "task_supervisor"];
     assert_eq!(ids(workspace), subtrees);
     let parsing = &workspace.children[1];
-    assert_eq!(ids(parsing), ["parser", "batch_processor"]);
+    assert_eq!(ids(parsing), ["parser", "instrumentation_mapper", "batch_processor"]);
     let restarts = parsing.children.iter().map(|it| it.restart.as_deref().unwrap());
-    assert_eq!(restarts.collect::<Vec<_>>(), ["permanent", "transient"]);
+    assert_eq!(restarts.collect::<Vec<_>>(), ["permanent", "permanent", "transient"]);
 }
 
 #[test]

@@ -95,21 +95,21 @@ fn functions_are_observed_at_each_level_and_important_calls_from_balanced_on() {
         ELIXIR,
         Language::Elixir,
         &expect![[r#"
-        100 function_exit function_boundary Shop.Cart.start/1 start 5 public guards
         100 function_entry function_boundary Shop.Cart.start/1 start 5 public guards
-        100 function_exit function_boundary Shop.Cart.init/1 init 6 public
+        100 function_exit function_boundary Shop.Cart.start/1 start 5 public guards
         100 genserver_callback function_boundary Shop.Cart.init/1 init 6 public
-        100 function_exit function_boundary Shop.Cart.handle_call/3 handle_call 8 public patterns
+        100 function_exit function_boundary Shop.Cart.init/1 init 6 public
         100 genserver_callback function_boundary Shop.Cart.handle_call/3 handle_call 8 public patterns
+        100 function_exit function_boundary Shop.Cart.handle_call/3 handle_call 8 public patterns
         100 macro_expansion function_boundary Shop.Cart.twice/1 twice 24 public
-        100 function_exit function_boundary ShopWeb.CartController.show/2 show 28 public
         100 controller_action function_boundary ShopWeb.CartController.show/2 show 28 public
-        100 function_exit function_boundary ShopWeb.CartController.helper/1 helper 29 public
+        100 function_exit function_boundary ShopWeb.CartController.show/2 show 28 public
         100 function_entry function_boundary ShopWeb.CartController.helper/1 helper 29 public
-        100 function_exit function_boundary ShopWeb.Live.mount/3 mount 34 public
+        100 function_exit function_boundary ShopWeb.CartController.helper/1 helper 29 public
         100 live_view_callback function_boundary ShopWeb.Live.mount/3 mount 34 public
-        90 function_exit function_boundary Shop.Cart.add/2 add 16
+        100 function_exit function_boundary ShopWeb.Live.mount/3 mount 34 public
         90 function_entry function_boundary Shop.Cart.add/2 add 16
+        90 function_exit function_boundary Shop.Cart.add/2 add 16
         70 call expression_trace Shop.Cart.start/1 start_link 5
     "#]],
     );
@@ -122,10 +122,10 @@ fn rust_has_its_own_words_for_the_same() {
         RUST,
         Language::Rust,
         &expect![[r#"
-        100 function_exit function_boundary shop.Cart.add/2 add 4 public patterns
         100 function_entry function_boundary shop.Cart.add/2 add 4 public patterns
-        90 function_exit function_boundary shop.hidden/0 hidden 12
+        100 function_exit function_boundary shop.Cart.add/2 add 4 public patterns
         90 function_entry function_boundary shop.hidden/0 hidden 12
+        90 function_exit function_boundary shop.hidden/0 hidden 12
         90 macro_expansion function_boundary shop.m m 13
         80 call expression_trace shop.Cart.add/2 spawn 8
         60 pipe_operation expression_trace shop.Cart.add/2 max 5
@@ -281,6 +281,20 @@ proptest! {
             prop_assert!(estimate_performance_impact(&any) <= max);
         }
     }
+}
+
+#[test]
+fn a_walk_that_is_told_to_stop_gives_up() {
+    let text = "def f(a), do: g(a)\n".repeat(1_000);
+    let (file, config) = (file(&text, Language::Elixir), MapConfig::of(Level::Debug));
+    let mut n_asked = 0;
+    let mut stop = || {
+        n_asked += 1;
+        n_asked == 3
+    };
+    assert_eq!(points_until(&file, &config, &mut stop), None);
+    assert_eq!(n_asked, 3, "and looks no further");
+    assert_eq!(points_until(&file, &config, &mut || false), Some(points(&file, &config)));
 }
 
 #[test]

@@ -3,10 +3,12 @@
 
 use super::desk::{Counts, Job, Parsed, ParsingCounts};
 use super::dispatch::stopped;
+use super::mapper::Mapping;
 use super::subtree::ParsingConfig;
+use crate::instrumentation::{MapConfig, Point};
 use crate::{Backend, Limits, Source};
 use astscope_supervision::{
-    Address, BreakerStatus, ChildRef, CircuitBreaker, Rejected, Supervisor,
+    Address, BreakerStatus, CallError, ChildRef, CircuitBreaker, Rejected, Supervisor,
 };
 use astscope_syntax::{ParsedFile, SkipReason};
 use std::convert::Infallible;
@@ -37,6 +39,7 @@ pub struct ParsingHandle(Arc<Services>);
 pub(super) struct Services {
     pub(super) config: ParsingConfig,
     pub(super) parser: Address<Job>,
+    pub(super) mapper: Address<Mapping>,
     pub(super) batches: Address<Job>,
     /// Who starts the batch processor again.
     pub(super) supervisor: Option<Supervisor>,
@@ -55,6 +58,11 @@ impl ParsingHandle {
     /// `parser`, to be watched.
     pub fn parser(&self) -> ChildRef {
         self.0.parser.child()
+    }
+
+    /// `instrumentation_mapper`, to be watched.
+    pub fn instrumentation_mapper(&self) -> ChildRef {
+        self.0.mapper.child()
     }
 
     /// `batch_processor`, to be watched.
@@ -91,6 +99,25 @@ impl ParsingHandle {
             permit.succeed_and_forget();
         }
         results
+    }
+
+    /// The points of a file, as [`points`](crate::instrumentation::points) has them, after `within`
+    /// at the latest.
+    ///
+    /// # Errors
+    /// When the mapper panicked over this file, or there is no answer of it. Unlike a batch, a
+    /// request that it was ended over isn't sent again: somebody waits for it, and may ask again.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the work up.
+    pub async fn map(
+        &self,
+        within: Duration,
+        file: Arc<ParsedFile>,
+        config: MapConfig,
+    ) -> Result<Vec<Point>, MapError> {
+        let mapped = self.0.mapper.call(within, |reply| Mapping { file, config, reply }).await?;
+        mapped.map_err(MapError::Panicked)
     }
 
     async fn pass(&self, batch: Arc<[Source]>, limits: Limits) -> Results {
@@ -161,6 +188,18 @@ impl ParsingHandle {
             sleep(RETRY).await;
         }
     }
+}
+
+/// Why a file's points can't be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MapError {
+    /// A bug, in these words.
+    #[error("finding the points of a file panicked: {0}")]
+    Panicked(Arc<str>),
+    /// The mapper didn't answer.
+    #[error("finding the points of a file: {0}")]
+    Unavailable(#[from] CallError),
 }
 
 fn refusal(rejected: Rejected) -> String {

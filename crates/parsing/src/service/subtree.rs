@@ -1,9 +1,10 @@
 //! The part of a workspace that has texts parsed: who takes single texts, and who takes batches.
 //!
 //! ```text
-//! "parsing"  one_for_one 5/10, since neither needs the other
-//! ├── "parser"           permanent: one text at a time, of whoever waits for it
-//! └── "batch_processor"  transient: several, of a crawl; leaves when there is nothing to do
+//! "parsing"  one_for_one 5/10, since none needs another
+//! ├── "parser"                  permanent: one text at a time, of whoever waits for it
+//! ├── "instrumentation_mapper"  permanent: where a file could be observed
+//! └── "batch_processor"         transient: several, of a crawl; leaves when there is nothing to do
 //! ```
 //!
 //! The texts of all workspaces go to the same processes (`dispatch`). What the services add is that
@@ -12,6 +13,7 @@
 
 use super::desk::{BatchProcessor, Counts, Desk, Parser};
 use super::handle::{ParsingHandle, Services};
+use super::mapper::InstrumentationMapper;
 use crate::Backend;
 use astscope_supervision::{
     Address, BreakerConfig, BreakerConfigError, ChildSpec, CircuitBreaker, Emitter, Restart,
@@ -24,8 +26,8 @@ use tokio::runtime::Handle;
 /// What bounds the services that have texts parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParsingConfig {
-    /// Batches that may wait to be taken by either service, not 0. Taking one is not a matter of
-    /// time, and each belongs to a thread that waits: 1024 are more than there are.
+    /// Requests that may wait to be taken by each service, not 0. Each belongs to a thread that
+    /// waits: 1024 are more than there are.
     pub mailbox: usize,
     /// How long the batch processor stays when there is no batch; it leaves before twice that. A
     /// minute: as long as a person takes between two commands, who then doesn't wait for its start.
@@ -76,15 +78,18 @@ pub fn subtree(
     let breaker = CircuitBreaker::new(config.breaker, deps.emitter)?;
     let counts = Arc::<Counts>::default();
     let parser = Address::new("parser", config.mailbox);
+    let mapper = Address::new("instrumentation_mapper", config.mailbox);
     let batches = Address::new("batch_processor", config.mailbox);
     let desk = Desk { backend: deps.backend, counts: Arc::clone(&counts), idle: config.idle };
     let tree = SupervisorSpec::new(Strategy::OneForOne)
         .intensity(5, Duration::from_secs(10))
         .child(ChildSpec::service::<Parser>(&parser, desk.clone()))
+        .child(ChildSpec::service::<InstrumentationMapper>(&mapper, ()))
         .child(ChildSpec::service::<BatchProcessor>(&batches, desk).restart(Restart::Transient));
     let spec = ChildSpec::supervisor("parsing", tree);
     let supervisor: Option<Supervisor> = spec.as_supervisor();
     let runtime = deps.runtime;
-    let services = Services { config, parser, batches, supervisor, breaker, counts, runtime };
+    let services =
+        Services { config, parser, mapper, batches, supervisor, breaker, counts, runtime };
     Ok((spec, ParsingHandle::new(services)))
 }

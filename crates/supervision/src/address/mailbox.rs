@@ -70,6 +70,14 @@ impl<R> Reply<R> {
     pub fn is_abandoned(&self) -> bool {
         self.0.is_closed()
     }
+
+    /// Waits until the caller no longer waits, so that work which nobody wants can be given up.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn abandoned(&mut self) {
+        self.0.closed().await;
+    }
 }
 
 /// Why a message wasn't delivered. It had no effect.

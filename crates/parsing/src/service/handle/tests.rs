@@ -3,9 +3,11 @@
 
 use super::*;
 use crate::InProcess;
+use crate::instrumentation::{Level, points};
 use crate::service::{ParsingDeps, subtree};
 use astscope_supervision::{
-    BreakerState, ChildState, Emitter, Exit, Recorder, Root, Strategy, SupervisorSpec, TreePath,
+    BreakerState, ChildState, Emitter, Exit, Fault, Point as At, Probe, Recorder, Root, Strategy,
+    SupervisorSpec, TreePath,
 };
 use astscope_syntax::Language;
 use std::sync::Mutex;
@@ -66,12 +68,17 @@ impl Bench {
     }
 
     async fn with(config: ParsingConfig) -> Self {
+        Self::with_probe(config, &Probe::new()).await
+    }
+
+    async fn with_probe(config: ParsingConfig, probe: &Probe) -> Self {
         let stage = Arc::new(Stage::default());
         let backend: Arc<dyn Backend> = Arc::<Stage>::clone(&stage);
         let emitter = Emitter::new(TreePath::root("parsing"), Recorder::new());
         let deps = ParsingDeps { backend, runtime: Handle::current(), emitter };
         let (spec, parsing) = subtree(config, deps).unwrap();
         let tree = SupervisorSpec::new(Strategy::OneForOne).child(spec).observer(Recorder::new());
+        let tree = tree.probe(probe.clone());
         Self { stage, parsing, root: tree.start("workspace").await.unwrap() }
     }
 
@@ -289,4 +296,41 @@ async fn acceptance_check_13_of_parsing() {
     assert_eq!(state(), BreakerState::HalfOpen);
     assert_eq!(bench.see(&["f(1)"]).await, ["f(1)"]);
     assert_eq!(state(), BreakerState::Closed);
+}
+
+#[tokio::test]
+async fn a_mapper_that_is_killed_costs_the_request_that_it_had_and_no_other() {
+    let probe = Probe::new();
+    let bench = Bench::with_probe(ParsingConfig::default(), &probe).await;
+    let text = Source::new("def f(a), do: g(a)".into(), Language::Elixir);
+    let parsed = bench.parsing.parse([text].into(), Limits::DAEMON).await.remove(0).unwrap();
+    let (file, config) = (Arc::new(parsed), MapConfig::of(Level::Debug));
+    let expected = Ok(points(&file, &config));
+    let map = || bench.parsing.map(PATIENCE, Arc::clone(&file), config);
+    assert_eq!(map().await, expected);
+
+    let mapper = bench.parsing.instrumentation_mapper();
+    bench.hang(1);
+    let killing = async {
+        bench.until_hung(1, 0).await;
+        for n in 1..=3 {
+            // Has the request lie in the mailbox of one who never takes it.
+            bench.until(|| mapper.vitals().working_for.is_none()).await;
+            probe.arm("instrumentation_mapper", At::Run, Fault::Hang, 1);
+            bench.until(|| mapper.vitals().working_for.is_some()).await;
+            let kill = async {
+                bench.until(|| mapper.vitals().mailbox.is_some_and(|waiting| waiting.0 == 1)).await;
+                mapper.kill();
+            };
+            let (mapped, ()) = tokio::join!(map(), kill);
+            assert_eq!(mapped, Err(MapError::Unavailable(CallError::Died)));
+            assert_eq!(map().await, expected, "its next life knows as much");
+            assert_eq!(mapper.status().incarnation(), n + 1);
+        }
+        assert_eq!(bench.parsing.parser().status().incarnation(), 1);
+        assert_eq!(bench.stage.hung.borrow().1, 0, "who is parsed for wasn't disturbed");
+        bench.parsing.parser().kill();
+    };
+    let (others, ()) = tokio::join!(bench.see(&["hang()"]), killing);
+    assert_eq!(others, ["hang()"]);
 }

@@ -12,8 +12,13 @@ use tree_sitter::{ParseOptions, Parser, Tree};
 /// Where a language's grammar comes from.
 enum Source {
     /// ast-grep's build of it, which decides the kind ids and how patterns are written.
+    #[cfg_attr(
+        not(any(feature = "lang-core", feature = "lang-extra")),
+        expect(dead_code, reason = "a build without grammars")
+    )]
     AstGrep(SupportLang),
     /// One of ours.
+    #[cfg_attr(not(feature = "lang-core"), expect(dead_code, reason = "a build without ours"))]
     Added(tree_sitter::Language),
 }
 

@@ -92,6 +92,8 @@ pub(crate) enum Command {
     Scan(Box<ScanArgs>),
     /// Print a file's syntax tree.
     Parse(ParseArgs),
+    /// Print where a file's code could be observed at run time.
+    Points(PointsArgs),
     /// Print how a pattern is answered: requirements, candidates, times.
     Explain(Box<ExplainArgs>),
     /// Print what the daemon holds, and which files it skipped and why.
@@ -140,6 +142,48 @@ pub(crate) struct ParseArgs {
     /// Parse standard input. Needs --lang.
     #[arg(long)]
     pub(crate) stdin: bool,
+}
+
+/// `astscope points`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+A point is where a probe could stand: where a function begins and ends, at a call, a pipeline, a
+branch. Nothing is inserted, and no code is run. Each line is
+
+  FILE:LINE:COLUMN  PRIORITY  KIND  SYMBOL  [CALLED]
+
+those that are worth the most first. JSON also has each point's identity, which edits elsewhere in
+the file don't change, and the name by which an event of a running program refers to it.
+
+Examples:
+  astscope points lib/app.ex
+  astscope points --level debug src/main.rs
+  astscope points --json lib/app.ex | jq -r '.points[] | select(.public) | .correlation'")]
+pub(crate) struct PointsArgs {
+    /// The file. Elixir, Go, Java, JavaScript, Python, Rust, TypeScript and TSX have points.
+    pub(crate) file: String,
+    /// Its language; by its name without it.
+    #[arg(short, long, value_name = "LANG")]
+    pub(crate) lang: Option<String>,
+    /// How much is to be observed. Each level has all points of those before it.
+    #[arg(long, default_value = "balanced", value_name = "LEVEL")]
+    pub(crate) level: LevelArg,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How much is to be observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LevelArg {
+    /// Functions
+    Minimal,
+    /// And calls that a service's life consists of, such as `start_link`
+    Balanced,
+    /// And all other calls, pipelines, branches, handlers of errors, and attributes
+    Comprehensive,
+    /// And what is assigned to variables
+    Debug,
 }
 
 /// `astscope explain`.

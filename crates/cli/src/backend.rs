@@ -4,8 +4,8 @@ use crate::failure::Failure;
 use astscope_protocol::client::{CallError, Event};
 use astscope_protocol::messages::{
     ConfigParams, ConfigResult, EventsParams, EventsResult, Explanation, FaultParams, HealthParams,
-    HealthResult, KillParams, ParseParams, ParseResult, RunParams, ScanParams, StatusParams,
-    StatusResult, StopParams, Summary, TreeParams, TreeResult,
+    HealthResult, KillParams, ParseParams, ParseResult, PointsParams, PointsResult, RunParams,
+    ScanParams, StatusParams, StatusResult, StopParams, Summary, TreeParams, TreeResult,
 };
 use std::ops::ControlFlow;
 
@@ -38,6 +38,8 @@ pub trait Backend {
     ) -> Result<Explanation, BackendError>;
     /// Renders a syntax tree.
     fn parse(&mut self, params: &ParseParams) -> Result<ParseResult, BackendError>;
+    /// Says where code could be observed.
+    fn points(&mut self, params: &PointsParams) -> Result<PointsResult, BackendError>;
     /// Says how the daemon does; `None` if none runs.
     fn status(&mut self, params: &StatusParams) -> Result<Option<StatusResult>, BackendError>;
     /// Shows the supervision tree; `None` if no daemon runs.

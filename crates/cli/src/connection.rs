@@ -6,8 +6,8 @@ use crate::failure::Failure;
 use astscope_protocol::client::{Attempt, CallError, Client, ReadRequest, RetryingClient};
 use astscope_protocol::messages::{
     ConfigParams, ConfigResult, EventsParams, EventsResult, Explanation, FaultParams, HealthParams,
-    HealthResult, KillParams, ParseParams, ParseResult, RunParams, ScanParams, StatusParams,
-    StatusResult, StopParams, Summary, TreeParams, TreeResult, method,
+    HealthResult, KillParams, ParseParams, ParseResult, PointsParams, PointsResult, RunParams,
+    ScanParams, StatusParams, StatusResult, StopParams, Summary, TreeParams, TreeResult, method,
 };
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -113,6 +113,10 @@ impl Backend for Daemon {
 
     fn parse(&mut self, params: &ParseParams) -> Result<ParseResult, BackendError> {
         self.client().call(ReadRequest::Parse(params))
+    }
+
+    fn points(&mut self, params: &PointsParams) -> Result<PointsResult, BackendError> {
+        self.client().call(ReadRequest::Points(params))
     }
 
     fn status(&mut self, params: &StatusParams) -> Result<Option<StatusResult>, BackendError> {

@@ -1,6 +1,6 @@
-//! The commands that look at things: `parse`, `explain`, `status`, and also `stop`.
+//! The commands that look at things: `parse`, `points`, `explain`, `status`, and also `stop`.
 
-use crate::args::{ExplainArgs, GlobalArgs, ParseArgs, StatusArgs, StopArgs};
+use crate::args::{ExplainArgs, GlobalArgs, LevelArg, ParseArgs, PointsArgs, StatusArgs, StopArgs};
 use crate::backend::{Backend, BackendError};
 use crate::console::Console;
 use crate::exit::Exit;
@@ -11,8 +11,9 @@ use crate::request::{check_stdin, delivery, give_up, read_stdin, run_params, sel
 use crate::sgconfig::Project;
 use astscope_protocol::client::Event;
 use astscope_protocol::messages::{
-    BreakerState, BreakerStatus, Explanation, ParseParams, ParsersStatus, QuarantinedFile,
-    RememberedStatus, SkippedFile, StatusParams, StatusResult, StopParams, WorkspaceStatus,
+    BreakerState, BreakerStatus, Explanation, ParseParams, ParsersStatus, PointsLevel,
+    PointsParams, PointsResult, QuarantinedFile, RememberedStatus, SkippedFile, StatusParams,
+    StatusResult, StopParams, WorkspaceStatus,
 };
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -55,6 +56,58 @@ pub(crate) fn parse(
         ));
     }
     Ok(Exit::Success)
+}
+
+/// `astscope points`.
+pub(crate) fn points(
+    args: &PointsArgs,
+    console: &mut Console<'_>,
+    backend: &mut dyn Backend,
+) -> Result<Exit, Failure> {
+    let params = PointsParams {
+        cwd: utf8(&console.cwd)?,
+        path: Some(args.file.clone()),
+        text: None,
+        language: args.lang.clone(),
+        level: match args.level {
+            LevelArg::Minimal => PointsLevel::Minimal,
+            LevelArg::Balanced => PointsLevel::Balanced,
+            LevelArg::Comprehensive => PointsLevel::Comprehensive,
+            LevelArg::Debug => PointsLevel::Debug,
+        },
+    };
+    let result = backend.points(&params).map_err(|error| Failure::of_request(error, None))?;
+    if args.json {
+        print_json(&result, console)?;
+        return Ok(Exit::Success);
+    }
+    let n = result.points.len();
+    if n == 0 {
+        console.note("Note: no points; `astscope points --help` says which languages have them");
+        return Ok(Exit::Success);
+    }
+    print(&listed(&args.file, &result), console)?;
+    console.note(&format!("Note: {n} point(s), estimated impact {} %", result.impact_percent));
+    Ok(Exit::Success)
+}
+
+/// A line for each point, that tools which know `file:line:column` can follow.
+fn listed(file: &str, result: &PointsResult) -> String {
+    let places = result.points.iter().map(|point| {
+        let start = point.start;
+        format!("{file}:{}:{}", start.line + 1, start.column + 1)
+    });
+    let places: Vec<_> = places.collect();
+    let width = places.iter().map(|place| place.chars().count()).max().unwrap_or_default();
+    let lines = places.iter().zip(&result.points).map(|(place, point)| {
+        let (kind, priority) = (&point.kind, point.priority);
+        let symbol = if point.symbol.is_empty() { "-" } else { &point.symbol };
+        // A function's name is the end of its symbol.
+        let called = point.name.as_deref().filter(|_| point.strategy != "function_boundary");
+        let called = called.map(|name| format!("  {name}")).unwrap_or_default();
+        format!("{place:<width$}  {priority:>3}  {kind:<18}  {symbol}{called}")
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// `astscope explain`.

@@ -123,6 +123,7 @@ fn command(
         Command::Run(args) => run::run(args, &cli.global, console, backend),
         Command::Scan(args) => scan::scan(args, &cli.global, console, backend),
         Command::Parse(args) => inspect::parse(args, console, backend),
+        Command::Points(args) => inspect::points(args, console, backend),
         Command::Explain(args) => inspect::explain(args, &cli.global, console, backend),
         Command::Status(args) => inspect::status(args, console, backend),
         Command::Tree(args) => operate::tree(args, console, backend),

@@ -1,12 +1,13 @@
 //! Every error as the protocol says it, in one place.
 
 use crate::request::RequestContext;
+use astscope_parsing::service::MapError;
 use astscope_pattern_matcher::{CompileError, RuleError};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::ErrorCode;
 use astscope_querying::service::ExecuteError;
 use astscope_querying::{Interrupt, QueryError};
-use astscope_supervision::{AdminError, Exit, NotReady, TaskError};
+use astscope_supervision::{AdminError, CallError, Exit, NotReady, TaskError};
 use astscope_synchronization::service::SyncError;
 use astscope_synchronization::{GlobError, RefreshError, RootError};
 use astscope_syntax::{SkipReason, UnknownLanguage};
@@ -167,6 +168,16 @@ pub(crate) fn skipped(file: &str, reason: &SkipReason) -> RpcError {
         | SkipReason::ParserUnavailable { .. } => ErrorCode::FileSkipped,
     };
     RpcError::new(code, format!("cannot parse {file}: {reason}"))
+}
+
+/// Points that can't be had.
+pub(crate) fn map(error: &MapError) -> RpcError {
+    let code = match error {
+        MapError::Unavailable(CallError::Overloaded | CallError::Timeout) => ErrorCode::Overloaded,
+        MapError::Unavailable(_) => ErrorCode::Restarting,
+        _ => return bug(&error.to_string()),
+    };
+    RpcError::new(code, error.to_string())
 }
 
 /// Parameters that make no sense together.

@@ -6,6 +6,7 @@
 mod explain;
 pub(crate) mod operations;
 mod parse;
+mod points;
 mod query;
 mod status;
 
@@ -48,6 +49,13 @@ pub(crate) async fn handle(
             let daemon = Arc::clone(daemon);
             let work = move |_: &_| {
                 parse::parse(&daemon, &context, &request.params()?).and_then(|it| answer(&it))
+            };
+            return ctx.blocking(None, work).await;
+        }
+        method::POINTS => {
+            let daemon = Arc::clone(daemon);
+            let work = move |_: &_| {
+                points::points(&daemon, &context, &request.params()?).and_then(|it| answer(&it))
             };
             return ctx.blocking(None, work).await;
         }

@@ -6,6 +6,7 @@
 
 mod matches;
 mod operations;
+mod points;
 
 pub use matches::Matches;
 pub use operations::{
@@ -15,6 +16,7 @@ pub use operations::{
     ServiceHealth, SettingRecord, SettingSource, SettingsError, TreeFormat, TreeParams, TreeResult,
     WORKSPACE_SERVICES, WorkspaceHealth,
 };
+pub use points::{PointRecord, PointsLevel, PointsParams, PointsResult};
 
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
@@ -34,6 +36,8 @@ pub mod method {
     pub const EXPLAIN: &str = "explain";
     /// [`ParseParams`](super::ParseParams) → [`ParseResult`](super::ParseResult).
     pub const PARSE: &str = "parse";
+    /// [`PointsParams`](super::PointsParams) → [`PointsResult`](super::PointsResult).
+    pub const POINTS: &str = "points";
     /// [`OpenParams`](super::OpenParams) → [`WorkspaceStatus`](super::WorkspaceStatus), once the root is indexed.
     pub const OPEN: &str = "open";
     /// [`StatusParams`](super::StatusParams) → [`StatusResult`](super::StatusResult).
@@ -623,7 +627,7 @@ pub struct ByteRange {
 }
 
 /// Zero-based line and character column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {
     /// Line.
     pub line: u32,

@@ -7,8 +7,11 @@ use astscope_protocol::messages::ErrorCode;
 use std::fmt::Write;
 
 const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
-const MESSAGES: &str =
-    concat!(include_str!("../src/messages.rs"), include_str!("../src/messages/operations.rs"));
+const MESSAGES: &str = concat!(
+    include_str!("../src/messages.rs"),
+    include_str!("../src/messages/operations.rs"),
+    include_str!("../src/messages/points.rs")
+);
 const LIMITS: &str = include_str!("../src/limits.rs");
 
 /// What stands between `start` and `end` in each line that has both.

@@ -8,11 +8,12 @@ use astscope_protocol::messages::{
     FaultParams, FaultPoint, Fix, HealthDetail, HealthParams, HealthResult, HealthStatus,
     HealthVerdict, HelloParams, HelloResult, IgnoreKind, Item, KillParams, MatchRecord,
     MatcherSpec, MemoryStatus, OpenOutcome, OpenParams, PROTOCOL, ParseParams, ParseResult,
-    ParsersStatus, Peer, PlanStep, Position, Progress, QuarantinedFile, Range, RememberedStatus,
-    RequestCounts, Revision, RuleSource, RunParams, ScanParams, Selection, ServiceHealth,
-    SessionStatus, SettingRecord, SettingSource, SettingsError, SeverityOverrides, SkippedFile,
-    StatusParams, StatusResult, StopParams, Summary, SyntaxError, TreeFormat, TreeParams,
-    TreeResult, WORKSPACE_SERVICES, WatcherStatus, WorkspaceHealth, WorkspaceStatus,
+    ParsersStatus, Peer, PlanStep, PointRecord, PointsLevel, PointsParams, PointsResult, Position,
+    Progress, QuarantinedFile, Range, RememberedStatus, RequestCounts, Revision, RuleSource,
+    RunParams, ScanParams, Selection, ServiceHealth, SessionStatus, SettingRecord, SettingSource,
+    SettingsError, SeverityOverrides, SkippedFile, StatusParams, StatusResult, StopParams, Summary,
+    SyntaxError, TreeFormat, TreeParams, TreeResult, WORKSPACE_SERVICES, WatcherStatus,
+    WorkspaceHealth, WorkspaceStatus,
 };
 use expect_test::{Expect, expect};
 use serde::Serialize;
@@ -247,6 +248,44 @@ fn parse() {
         },
         &expect![[
             r#"{"language":"Rust","tree":"(source_file)","nodes":1,"errors":[{"range":{"byteOffset":{"start":3,"end":4},"start":{"line":0,"column":3},"end":{"line":0,"column":4}},"missing":";"}]}"#
+        ]],
+    );
+}
+
+#[test]
+fn points() {
+    check(
+        &PointsParams {
+            cwd: "/p".into(),
+            path: Some("a.rs".into()),
+            text: None,
+            language: None,
+            level: PointsLevel::Debug,
+        },
+        &expect![[r#"{"cwd":"/p","path":"a.rs","level":"debug"}"#]],
+    );
+    let nothing: PointsParams = serde_json::from_str("{}").unwrap();
+    assert_eq!(nothing.level, PointsLevel::Balanced);
+    let point = PointRecord {
+        id: "ab".into(),
+        correlation: "corr_call_ab".into(),
+        kind: "call".into(),
+        strategy: "expression_trace".into(),
+        priority: -5,
+        language: "Rust".into(),
+        symbol: "m.f/1".into(),
+        name: Some("g".into()),
+        arity: Some(1),
+        public: true,
+        pattern_matching: false,
+        guards: true,
+        captures: vec!["args".into()],
+        start: range().start,
+    };
+    check(
+        &PointsResult { language: "Rust".into(), impact_percent: 6, points: vec![point] },
+        &expect![[
+            r#"{"language":"Rust","impactPercent":6,"points":[{"id":"ab","correlation":"corr_call_ab","kind":"call","strategy":"expression_trace","priority":-5,"language":"Rust","symbol":"m.f/1","name":"g","arity":1,"public":true,"patternMatching":false,"guards":true,"captures":["args"],"start":{"line":0,"column":3}}]}"#
         ]],
     );
 }

@@ -254,12 +254,24 @@ fn parse_needs_a_file_or_standard_input() {
 }
 
 #[test]
+fn points_has_four_levels() {
+    for level in ["minimal", "balanced", "comprehensive", "debug"] {
+        assert!(matches!(accepted(&format!("points a.rs --level {level}")), Command::Points(_)));
+    }
+    let Command::Points(points) = accepted("points a.rs -l rs --json") else { panic!() };
+    assert_eq!((points.level, points.json), (LevelArg::Balanced, true));
+    refused("points", "FILE");
+    refused("points a.rs --level most", "--level");
+}
+
+#[test]
 fn the_help_names_every_command_and_exit_code() {
     let help = Cli::command().render_long_help().to_string();
     for word in [
         "run",
         "scan",
         "parse",
+        "points",
         "explain",
         "status",
         "tree",

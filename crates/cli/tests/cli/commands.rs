@@ -5,9 +5,9 @@ use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
     ConfigResult, ErrorCode, EventRecord, EventsResult, Explanation, FaultKind, FaultParams,
     FaultPoint, HealthDetail, HealthResult, HealthStatus, HealthVerdict, IgnoreKind, ParseResult,
-    PlanStep, RequestCounts, ServiceHealth, SettingRecord, SettingSource, SettingsError,
-    SkippedFile, StatusResult, Summary, TreeFormat, TreeResult, WORKSPACE_SERVICES,
-    WorkspaceHealth,
+    PlanStep, PointRecord, PointsLevel, PointsResult, Position, RequestCounts, ServiceHealth,
+    SettingRecord, SettingSource, SettingsError, SkippedFile, StatusResult, Summary, TreeFormat,
+    TreeResult, WORKSPACE_SERVICES, WorkspaceHealth,
 };
 use expect_test::{Expect, expect};
 use std::collections::BTreeMap;
@@ -312,6 +312,42 @@ fn explain_prints_the_plan() {
     .assert_eq(&output.out);
     let output = run_with(&mut backend, &["explain", "-p", "a", "--json"]);
     assert!(serde_json::from_str::<Explanation>(&output.out).is_ok(), "{}", output.out);
+}
+
+#[test]
+fn points_are_printed_as_text_and_json() {
+    let point = |kind: &str, symbol: &str, name: &str, priority, line| PointRecord {
+        kind: kind.into(),
+        strategy: if priority == 100 { "function_boundary" } else { "expression_trace" }.into(),
+        priority,
+        symbol: symbol.into(),
+        name: Some(name.into()).filter(|name: &String| !name.is_empty()),
+        start: Position { line, column: 2 },
+        ..PointRecord::default()
+    };
+    let points = vec![
+        point("genserver_callback", "M.init/1", "init", 100, 0),
+        point("call", "M.init/1", "g", 60, 10),
+        point("pipe_operation", "", "", 60, 11),
+    ];
+    let points = PointsResult { language: "Elixir".into(), impact_percent: 8, points };
+    let mut backend = Fake { points, ..Fake::default() };
+    let output = run_with(&mut backend, &["points", "lib/a.ex", "--level", "debug"]);
+    expect![[r"
+        lib/a.ex:1:3   100  genserver_callback  M.init/1
+        lib/a.ex:11:3   60  call                M.init/1  g
+        lib/a.ex:12:3   60  pipe_operation      -
+    "]]
+    .assert_eq(&output.out);
+    assert_eq!(output.err, "Note: 3 point(s), estimated impact 8 %\n");
+    let asked = backend.asked_points.take().unwrap();
+    assert_eq!((asked.path.as_deref(), asked.level), (Some("lib/a.ex"), PointsLevel::Debug));
+    let output = run_with(&mut backend, &["points", "a.ex", "--json"]);
+    assert_eq!(serde_json::from_str::<PointsResult>(&output.out).unwrap(), backend.points);
+    assert_eq!(backend.asked_points.unwrap().level, PointsLevel::Balanced);
+    let output = run_with(&mut Fake::default(), &["points", "a.css"]);
+    assert_eq!((output.code, &*output.out), (0, ""));
+    assert!(output.err.contains("no points"), "{}", output.err);
 }
 
 #[test]

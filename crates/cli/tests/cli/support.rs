@@ -6,8 +6,8 @@ use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
     ConfigParams, ConfigResult, Delivery, EventsParams, EventsResult, Explanation, FaultParams,
     HealthParams, HealthResult, Item, KillParams, MatchRecord, Matches, ParseParams, ParseResult,
-    RunParams, ScanParams, StatusParams, StatusResult, StopParams, Summary, TreeFormat, TreeParams,
-    TreeResult,
+    PointsParams, PointsResult, RunParams, ScanParams, StatusParams, StatusResult, StopParams,
+    Summary, TreeFormat, TreeParams, TreeResult,
 };
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
@@ -23,6 +23,8 @@ pub(crate) struct Fake {
     pub(crate) error: Option<RpcError>,
     pub(crate) explanation: Explanation,
     pub(crate) tree: Option<ParseResult>,
+    pub(crate) points: PointsResult,
+    pub(crate) asked_points: Option<PointsParams>,
     pub(crate) status: Option<StatusResult>,
     pub(crate) run: Option<RunParams>,
     pub(crate) scan: Option<ScanParams>,
@@ -123,6 +125,11 @@ impl Backend for Fake {
     fn parse(&mut self, params: &ParseParams) -> Result<ParseResult, BackendError> {
         self.parse = Some(params.clone());
         self.failure().map_or_else(|| Ok(self.tree.clone().unwrap()), Err)
+    }
+
+    fn points(&mut self, params: &PointsParams) -> Result<PointsResult, BackendError> {
+        self.asked_points = Some(params.clone());
+        self.failure().map_or_else(|| Ok(self.points.clone()), Err)
     }
 
     fn status(&mut self, _params: &StatusParams) -> Result<Option<StatusResult>, BackendError> {

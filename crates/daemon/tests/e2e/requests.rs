@@ -1,9 +1,10 @@
 //! Parameters out of bounds, and text instead of files.
 
-use crate::support::{Daemon, code, pattern, refused, run, scan, try_query};
+use crate::support::{Daemon, code, open, pattern, refused, run, scan, try_query};
 use astscope_fixtures::Fixture;
 use astscope_protocol::messages::{
-    ErrorCode, OpenParams, ParseParams, ParseResult, RuleSource, ScanParams, Selection, method,
+    ErrorCode, OpenParams, ParseParams, ParseResult, PointsLevel, PointsParams, PointsResult,
+    RuleSource, ScanParams, Selection, method,
 };
 use serde_json::json;
 
@@ -184,4 +185,43 @@ fn unknown_fields_are_ignored() {
     params["selection"]["later"] = json!([]);
     let found = try_query(&mut daemon.client(), method::RUN, &params).unwrap();
     assert_eq!(found.shown(), ["a.js:1:1 f(1)"]);
+}
+
+#[test]
+fn points_are_the_same_in_a_workspace_and_outside_of_one() {
+    let daemon = Daemon::start();
+    let tree = Fixture::parse("//- /a.ex\ndefmodule M do\n  def init(a), do: a |> g()\nend\n");
+    let mut client = daemon.client();
+    let params = |level| PointsParams {
+        cwd: tree.root().to_string_lossy().into_owned(),
+        path: Some("a.ex".to_owned()),
+        level,
+        ..PointsParams::default()
+    };
+    let outside: PointsResult = client.call(method::POINTS, &params(PointsLevel::Debug)).unwrap();
+    open(&mut client, &tree.root());
+    let inside: PointsResult = client.call(method::POINTS, &params(PointsLevel::Debug)).unwrap();
+    assert_eq!(inside, outside);
+    let kinds: Vec<_> = inside.points.iter().map(|point| &*point.kind).collect();
+    assert_eq!(kinds, ["genserver_callback", "function_exit", "pipe_operation", "call"]);
+    assert_eq!((&*inside.points[0].symbol, inside.points[0].start.line), ("M.init/1", 1));
+    assert_eq!((&*inside.language, inside.impact_percent), ("Elixir", 16));
+    for (level, n) in [
+        (PointsLevel::Minimal, 2),
+        (PointsLevel::Balanced, 2),
+        (PointsLevel::Comprehensive, 4),
+        (PointsLevel::Debug, 4),
+    ] {
+        let found: PointsResult = client.call(method::POINTS, &params(level)).unwrap();
+        assert_eq!(found.points.len(), n, "{level:?}");
+    }
+    let text = PointsParams {
+        text: Some("fn f() {}".to_owned()),
+        language: Some("rust".to_owned()),
+        ..PointsParams::default()
+    };
+    let of_text: PointsResult = client.call(method::POINTS, &text).unwrap();
+    assert_eq!((of_text.points.len(), of_text.impact_percent), (2, 4));
+    let error = refused(&mut client, method::POINTS, &json!({"text": "", "level": "most"}));
+    assert_eq!(error.error_code(), Some(ErrorCode::InvalidParams));
 }

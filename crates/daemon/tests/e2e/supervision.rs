@@ -6,7 +6,8 @@ use astscope_fixtures::Fixture;
 use astscope_protocol::Client;
 use astscope_protocol::messages::{
     BreakerState, ErrorCode, EventsParams, EventsResult, FaultKind, FaultParams, HealthParams,
-    HealthResult, HealthStatus, KillParams, TreeFormat, TreeParams, TreeResult, method,
+    HealthResult, HealthStatus, KillParams, PointsParams, PointsResult, TreeFormat, TreeParams,
+    TreeResult, method,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -258,6 +259,34 @@ fn whoever_hangs_is_found_and_started_again() {
         assert_eq!(found.shown(), ["a.rs:1:13 f(1)"]);
     }
     assert!(n_hung > 15, "{n_hung}");
+}
+
+#[test]
+fn points_that_a_mapper_was_ended_over_may_be_asked_for_again() {
+    let daemon = debuggable();
+    let mut client = daemon.client();
+    let tree_of = Fixture::parse("//- /a.rs\nfn main() { f(1) }\n");
+    open(&mut client, &tree_of.root());
+    let workspace = &tree(&mut client).children[1].children[0].id;
+    let path = format!("workspaces/{workspace}/parsing/instrumentation_mapper");
+    let params = PointsParams {
+        cwd: text(&tree_of.root()),
+        path: Some("a.rs".to_owned()),
+        ..PointsParams::default()
+    };
+    let fault = FaultParams { path, fault: FaultKind::Hang, ..FaultParams::default() };
+    let started = Instant::now();
+    // Who is slower to ask than others are to find that it hangs is answered.
+    let error = loop {
+        assert!(started.elapsed() < PATIENCE, "whoever hangs answers");
+        let _armed: Value = call(&mut client, method::FAULT, &fault);
+        if let Err(error) = client.call::<_, PointsResult>(method::POINTS, &params) {
+            break error;
+        }
+    };
+    assert_eq!(error.code(), Some(ErrorCode::Restarting), "{error}");
+    let found: PointsResult = call(&mut client, method::POINTS, &params);
+    assert_eq!(found.points.len(), 2);
 }
 
 #[test]

@@ -21,6 +21,7 @@ fn mask_number(line: &str, key: &str) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "most of them are the conversation")]
 fn a_conversation_is_these_lines() {
     let daemon = Daemon::start();
     let tree = Fixture::parse(
@@ -83,7 +84,11 @@ fn a_conversation_is_these_lines() {
         (r#"{"jsonrpc":"2.0","method":"$/cancel","params":{"id":99}}"#, false),
         (r#"{"jsonrpc":"2.0","id":8,"method":"rum"}"#, true),
         (r#"{"jsonrpc":"2.0","id":9,"method":"status","params":{}}"#, true),
-        (r#"{"jsonrpc":"2.0","id":10,"method":"stop","params":{"drain":true}}"#, true),
+        (
+            r#"{"jsonrpc":"2.0","id":10,"method":"points","params":{"cwd":"/tree/src","path":"a.rs","level":"minimal"}}"#,
+            true,
+        ),
+        (r#"{"jsonrpc":"2.0","id":11,"method":"stop","params":{"drain":true}}"#, true),
     ] {
         transcript.push(format!("--> {line}"));
         connection.send(line.replace("/tree", &root) + "\n");
@@ -120,7 +125,9 @@ fn a_conversation_is_these_lines() {
         <-- {"jsonrpc":"2.0","id":8,"requestId":"1-7","error":{"code":-32601,"message":"there is no method `rum`","data":{"code":"unknown_method","retryable":false}}}
         --> {"jsonrpc":"2.0","id":9,"method":"status","params":{}}
         <-- {"jsonrpc":"2.0","id":9,"requestId":"1-8","result":{"server":{"name":"astscope","version":"1.2.3"},"pid":0,"socket":"/run/daemon.sock","uptimeSeconds":0,"idleExitSeconds":null,"clients":1,"sessions":[{"session":1,"client":"nc 1"}],"memory":{"text":57,"trees":0,"indexes":0,"caches":0,"residentAnon":0,"residentFile":0},"workspaces":[{"root":"/tree","revision":{"epoch":0,"number":0},"indexing":false,"filesSeen":3,"filesParsed":3,"skipped":{},"languages":{"Rust":3},"sourceBytes":57,"nodes":52,"treeBytes":0,"indexedInMs":0,"remembered":{"queries":2,"results":4,"bytes":0,"hits":0,"misses":4},"breakers":[{"name":"files","state":"closed","failures":0},{"name":"parsing","state":"closed","failures":0}],"watcher":{"state":"polling","pauseMs":0}}]}}
-        --> {"jsonrpc":"2.0","id":10,"method":"stop","params":{"drain":true}}
-        <-- {"jsonrpc":"2.0","id":10,"result":{}}
+        --> {"jsonrpc":"2.0","id":10,"method":"points","params":{"cwd":"/tree/src","path":"a.rs","level":"minimal"}}
+        <-- {"jsonrpc":"2.0","id":10,"requestId":"1-9","result":{"language":"Rust","impactPercent":4,"points":[{"id":"2f63004dc8a8176d16cadf0c62a63e40","correlation":"corr_function_entry_2f63004dc8a8176d16cadf0c62a63e40","kind":"function_entry","strategy":"function_boundary","priority":90,"language":"Rust","symbol":"main/0","name":"main","arity":0,"public":false,"patternMatching":false,"guards":false,"captures":["args","return"],"start":{"line":0,"column":0}},{"id":"b4a8cdc8ca9f44fdbe61067967b686c6","correlation":"corr_function_exit_b4a8cdc8ca9f44fdbe61067967b686c6","kind":"function_exit","strategy":"function_boundary","priority":90,"language":"Rust","symbol":"main/0","name":"main","arity":0,"public":false,"patternMatching":false,"guards":false,"captures":["return"],"start":{"line":0,"column":0}}]}}
+        --> {"jsonrpc":"2.0","id":11,"method":"stop","params":{"drain":true}}
+        <-- {"jsonrpc":"2.0","id":11,"result":{}}
     "#]].assert_eq(&(transcript.join("\n") + "\n"));
 }

@@ -16,7 +16,7 @@ use super::{CallError, Canceller, Client, Event};
 use crate::frame::RpcError;
 use crate::messages::{
     ConfigParams, Delivery, ErrorCode, EventsParams, HealthParams, Item, OpenParams, ParseParams,
-    RunParams, ScanParams, StatusParams, Summary, TreeParams, method,
+    PointsParams, RunParams, ScanParams, StatusParams, Summary, TreeParams, method,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -34,6 +34,8 @@ pub enum ReadRequest<'p> {
     Explain(&'p RunParams),
     /// Renders a syntax tree.
     Parse(&'p ParseParams),
+    /// Says where code could be observed.
+    Points(&'p PointsParams),
     /// Opens a workspace; to open it twice is to open it.
     Open(&'p OpenParams),
     /// Says what the daemon holds.
@@ -63,6 +65,7 @@ impl<'p> Asked<'p> {
             Self::Scan(params) => Some(&params.delivery),
             Self::Read(
                 ReadRequest::Parse(_)
+                | ReadRequest::Points(_)
                 | ReadRequest::Open(_)
                 | ReadRequest::Status(_)
                 | ReadRequest::Tree(_)
@@ -86,6 +89,7 @@ impl<'p> Asked<'p> {
                 client.request(method::EXPLAIN, &run(params))
             }
             Self::Read(ReadRequest::Parse(params)) => client.request(method::PARSE, params),
+            Self::Read(ReadRequest::Points(params)) => client.request(method::POINTS, params),
             Self::Read(ReadRequest::Open(params)) => client.request(method::OPEN, params),
             Self::Read(ReadRequest::Status(params)) => client.request(method::STATUS, params),
             Self::Read(ReadRequest::Tree(params)) => client.request(method::TREE, params),

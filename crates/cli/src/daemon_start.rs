@@ -29,7 +29,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for a daemon that has closed a connection to take the next one. What serves connections is
 /// started again within milliseconds, where it was that which failed.
-const REOPEN_TIMEOUT: Duration = Duration::from_secs(1);
+const REOPEN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Another process's socket raises no event that could be waited for, so it is looked at again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// A log larger than this is begun anew.
@@ -119,13 +119,16 @@ pub(crate) fn connect_or_start(attempt: Attempt) -> Result<Client, Failure> {
 pub(crate) fn connect_to_running(attempt: Attempt) -> Result<Option<Client>, Failure> {
     let socket = runtime_dir()?.socket();
     let reopens_until = reopens_until(attempt);
+    let greets_until = Instant::now() + REOPEN_TIMEOUT;
     loop {
-        match Client::connect(&socket, this_program(), GREETING_TIMEOUT) {
+        let until = match Client::connect(&socket, this_program(), GREETING_TIMEOUT) {
             Ok((client, _)) => return Ok(Some(client)),
-            Err(ConnectError::NotRunning { .. } | ConnectError::Closed { .. }) => {}
+            Err(ConnectError::NotRunning { .. }) => reopens_until,
+            // It runs, and nothing was asked yet.
+            Err(ConnectError::Closed { .. }) => greets_until,
             Err(error) => return Err(unreachable(&error)),
-        }
-        if Instant::now() >= reopens_until {
+        };
+        if Instant::now() >= until {
             return Ok(None);
         }
         pause()?;

@@ -100,12 +100,16 @@ impl<'p> Asked<'p> {
     }
 }
 
+/// How long new connections are tried for a request that none of them has taken: far more than what
+/// serves connections takes to be started again.
+const UNSENT_MAX: Duration = Duration::from_secs(2);
+
 /// What a connection is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
     /// A request that nobody has seen yet.
     First,
-    /// A request that a daemon has lost a moment ago. It may be about to open its socket again.
+    /// A request whose connection or daemon was lost a moment ago. It may be about to open its socket again.
     Second {
         /// When nobody waits for the answer any more.
         until: Option<Instant>,
@@ -195,7 +199,7 @@ where
         Ok(summary)
     }
 
-    /// Asks at most twice. Each event comes with whether it is one of the second attempt, and so
+    /// Asks until a second answer is lost as well. Each event comes with whether it is one of the second attempt, and so
     /// does the answer.
     fn ask<R: DeserializeOwned>(
         &mut self,
@@ -208,7 +212,8 @@ where
         let limit = limit.map(Duration::from_millis);
         let until = limit.and_then(|limit| Instant::now().checked_add(limit));
         let mut broke_off = false;
-        let answer = self.attempt(asked, limit, |event| {
+        let id = self.send(asked, limit, until)?;
+        let answer = self.wait(id, |event| {
             let flow = on_event(false, event);
             broke_off |= flow.is_break();
             flow
@@ -218,7 +223,27 @@ where
             answer => return Ok((answer?, false)),
         }
 
-        // Ends here, too, if the read was given up meanwhile.
+        loop {
+            let was_connected = self.client.is_some();
+            // Ends here, too, if the read was given up meanwhile.
+            let left = self.reconnect(until)?;
+            let id = self.send(asked, left, until)?;
+            let mut has_begun = false;
+            let answer = self.wait(id, |event| {
+                has_begun = true;
+                on_event(true, event)
+            });
+            match answer {
+                // The part that ended was what served this connection, which told so before it
+                // was gone itself: one loss, heard of twice.
+                Err(error) if was_connected && !has_begun && is_closed(&error) => {}
+                answer => return Ok((answer?, true)),
+            }
+        }
+    }
+
+    /// Makes sure of a connection after one was lost, and says what is left of the deadline.
+    fn reconnect(&mut self, until: Option<Instant>) -> Result<Option<Duration>, E> {
         let connected = self.connected(Attempt::Second { until });
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         // The protocol counts milliseconds. That there is no connection is then no news.
@@ -228,7 +253,7 @@ where
             return Err(locally(ErrorCode::DeadlineExceeded, message).into());
         }
         connected?;
-        Ok((self.attempt(asked, left, |event| on_event(true, event))?, true))
+        Ok(left)
     }
 
     /// Makes sure that there is a connection, and that somebody still wants it.
@@ -247,25 +272,48 @@ where
         Ok(still_wanted(&self.link)?)
     }
 
-    /// Asks once, and drops a connection that is of no more use.
-    fn attempt<R: DeserializeOwned>(
+    /// Sends a request. A connection that is lost before the request is out costs no attempt: no
+    /// daemon has read it.
+    fn send(
         &mut self,
         asked: Asked<'_>,
-        limit: Option<Duration>,
+        mut limit: Option<Duration>,
+        until: Option<Instant>,
+    ) -> Result<u64, E> {
+        let give_up = Instant::now() + UNSENT_MAX;
+        loop {
+            let Some(client) = &mut self.client else { return Err(CallError::Disconnected.into()) };
+            let sent = asked.send(client, limit);
+            self.drop_if_lost(&sent);
+            match sent {
+                Err(error) if is_closed(&error) && Instant::now() < give_up => {
+                    limit = self.reconnect(until)?;
+                }
+                sent => return Ok(sent?),
+            }
+        }
+    }
+
+    /// Waits for the answer.
+    fn wait<R: DeserializeOwned>(
+        &mut self,
+        id: u64,
         on_event: impl FnMut(Event) -> ControlFlow<()>,
     ) -> Result<R, CallError> {
         let Some(client) = &mut self.client else { return Err(CallError::Disconnected) };
-        let link = self.link.clone();
-        let answer = asked.send(client, limit).and_then(|id| {
-            // Whoever gave up before it was sent found nothing to cancel.
-            link.cancel_if_given_up().map_err(CallError::Send)?;
-            client.wait(id, on_event)
-        });
+        // Whoever gave up before it was sent found nothing to cancel.
+        let cancelled = self.link.cancel_if_given_up().map_err(CallError::Send);
+        let answer = cancelled.and_then(|()| client.wait(id, on_event));
+        self.drop_if_lost(&answer);
+        answer
+    }
+
+    /// Drops a connection that is of no more use.
+    fn drop_if_lost<R>(&mut self, answer: &Result<R, CallError>) {
         if answer.as_ref().is_err_and(CallError::is_fatal) {
             self.client = None;
             self.link.lock().canceller = None;
         }
-        answer
     }
 }
 
@@ -426,13 +474,18 @@ fn is_error(text: &str) -> bool {
 
 /// Whether the read was lost, rather than answered or refused.
 fn is_lost(error: &CallError) -> bool {
+    is_closed(error) || error.code() == Some(ErrorCode::Restarting)
+}
+
+/// Whether the connection was lost.
+fn is_closed(error: &CallError) -> bool {
     match error {
-        CallError::Remote(error) => error.error_code() == Some(ErrorCode::Restarting),
         CallError::Disconnected | CallError::HalfLine(_) => true,
         CallError::Send(error) | CallError::Receive(error) => {
             matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
         }
-        CallError::Encode(_)
+        CallError::Remote(_)
+        | CallError::Encode(_)
         | CallError::RequestTooLong { .. }
         | CallError::LineTooLong(_)
         | CallError::ChunksTooLarge(_)

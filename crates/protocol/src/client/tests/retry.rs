@@ -315,6 +315,39 @@ fn a_read_is_made_twice_and_no_more() {
 }
 
 #[test]
+fn a_connection_that_is_lost_between_two_reads_costs_the_next_one_no_attempt() {
+    let (close, closed) = std::sync::mpsc::channel();
+    let scripts: Vec<Script<'_>> = vec![
+        Box::new(move |mut daemon| {
+            assert!(attempt(&mut daemon, &[A], answer(1, 1)));
+            drop(daemon);
+            close.send(()).unwrap();
+        }),
+        Box::new(|mut daemon| assert!(!attempt(&mut daemon, &[A], End::Closed))),
+        Box::new(|mut daemon| assert!(attempt(&mut daemon, &[A], answer(1, 1)))),
+    ];
+    with_daemons(scripts, |socket| {
+        let mut client = RetryingClient::new(|_| Ok::<_, CallError>(connect(socket)));
+        let params = RunParams::default();
+        let mut read = || client.run(&params, |_| ControlFlow::Continue(()));
+        assert_eq!(read().unwrap().matches, 1);
+        closed.recv().unwrap();
+        assert_eq!(read().unwrap().matches, 1);
+    });
+}
+
+#[test]
+fn a_part_that_ends_and_takes_the_connection_along_is_one_loss() {
+    let attempts: &[(&[Sent], End)] =
+        &[(&[A], End::Restarting), (&[], End::Closed), (&[A, B], answer(3, 2))];
+    check(attempts, &[("a.rs", 1), ("b.rs", 2)], 2);
+    // On a connection of its own it is another one.
+    let got = read(&[(&[], End::Restarting), (&[], End::Closed), (&[], End::Closed)]);
+    assert!(matches!(got.answer, Err(CallError::Disconnected)), "{got:?}");
+    assert_eq!(got.n_connections, 2);
+}
+
+#[test]
 fn an_answer_is_not_asked_for_again() {
     let got = read(&[(&[A], End::Overloaded)]);
     assert_eq!(got.answer.unwrap_err().code(), Some(ErrorCode::Overloaded));

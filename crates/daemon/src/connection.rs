@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -47,12 +47,13 @@ type InFlight = Arc<Mutex<BTreeMap<u64, CancellationToken>>>;
 
 /// The subtree of a client.
 pub(crate) fn spec(new: NewConnection) -> ChildSpec {
-    let NewConnection { session, stream, daemon, connected } = new;
-    let (reader, writer) = stream.into_split();
+    let NewConnection { entry, arrival, daemon, connected } = new;
+    let session = entry.session();
+    let (give_half, half) = oneshot::channel();
     let (lines, queue) = mpsc::channel(OUTGOING_LINES_MAX);
     let requests = DynamicSupervisor::new("requests", request);
     let connection = Connection {
-        entry: Entry::new(session, daemon.gateway.sessions.clone()),
+        entry,
         daemon,
         out: Outgoing::new(lines),
         in_flight: InFlight::default(),
@@ -60,9 +61,15 @@ pub(crate) fn spec(new: NewConnection) -> ChildSpec {
         n_requests: 0,
         has_greeted: false,
     };
-    let write = ChildSpec::once("writer", |ctx| write_lines(ctx, writer, queue));
-    let read = ChildSpec::once("reader", |ctx| async {
-        let ended = read_lines(ctx, connection, reader).await;
+    let write = ChildSpec::once("writer", |ctx| write_lines(ctx, half, queue));
+    let read = ChildSpec::once("reader", move |ctx| async move {
+        let Some(stream) = arrival.take() else { return Ok(()) };
+        let (reader, writer) = stream.into_split();
+        // Without a writer the whole connection is about to end.
+        let ended = match give_half.send(writer) {
+            Ok(()) => read_lines(ctx, connection, reader).await,
+            Err(_unsent) => Ok(()),
+        };
         drop(connected);
         ended
     });
@@ -117,9 +124,17 @@ async fn read_lines(
 
 async fn write_lines(
     ctx: Ctx,
-    mut writer: OwnedWriteHalf,
+    half: oneshot::Receiver<OwnedWriteHalf>,
     mut queue: mpsc::Receiver<Vec<u8>>,
 ) -> Result<(), Exit> {
+    ctx.idle();
+    // It has nothing to write before the reader has taken the stream.
+    let half = tokio::select! {
+        biased;
+        half = half => half,
+        () = ctx.stopping() => return Ok(()),
+    };
+    let Ok(mut writer) = half else { return Ok(()) };
     let mut lines = Vec::new();
     loop {
         ctx.idle();
@@ -254,11 +269,13 @@ impl Connection {
         match self.requests.start_child(started).await {
             Ok(Some(child)) => {
                 let (mut monitor, out) = (child.monitor(), self.out.clone());
+                let daemon = Arc::clone(&self.daemon);
                 ctx.spawn(async move {
                     let exit = monitor.down().await;
                     if !is_answered.load(Ordering::Acquire) {
+                        let error = ended(&exit, daemon.is_leaving());
                         // In vain if the client is gone, which may be why.
-                        let _gone = out.send(error_line(id, &name, &ended(&exit))).await;
+                        let _gone = out.send(error_line(id, &name, &error)).await;
                     }
                 });
                 Ok(())
@@ -347,16 +364,16 @@ async fn run_request(ctx: Ctx, started: Started) -> Result<(), Exit> {
             handled.await
         }
     };
-    let is_leaving = *daemon.phase.borrow() == Phase::Stopping;
+    let is_leaving = daemon.is_leaving();
     let (answered, exit) = match handled {
         // Nobody gave it up but the daemon itself.
         Ok(Err(error)) if is_leaving && is_given_up(&error) => (Err(shutting_down()), Ok(())),
         // Its client didn't either: a part that it ran in has ended.
         Ok(Err(error)) if is_cancelled(&error) && !asked_to_end.is_cancelled() => {
-            (Err(ended(&Exit::Killed)), Ok(()))
+            (Err(ended(&Exit::Killed, is_leaving)), Ok(()))
         }
         Ok(answered) => (answered, Ok(())),
-        Err(exit) => (Err(ended(&exit)), Err(exit)),
+        Err(exit) => (Err(ended(&exit, is_leaving)), Err(exit)),
     };
     let failed = answered.as_ref().is_err_and(is_own_fault);
     if let Err(error) = &answered
@@ -394,10 +411,11 @@ fn error_line(id: u64, name: &str, error: &RpcError) -> Vec<u8> {
 }
 
 /// What a request is answered with whose handler has not come to an answer.
-fn ended(exit: &Exit) -> RpcError {
+fn ended(exit: &Exit, is_leaving: bool) -> RpcError {
     match exit {
         Exit::Panicked(_) => errors::panicked(),
-        Exit::Shutdown | Exit::ShutdownWith(_) => shutting_down(),
+        // Parts are also stopped to be started again, and then it helps to ask again.
+        Exit::Shutdown | Exit::ShutdownWith(_) if is_leaving => shutting_down(),
         other => {
             let message = format!("the part that ran the request ended: {other}");
             RpcError::new(ErrorCode::Restarting, message)
@@ -428,4 +446,17 @@ fn shutting_down() -> RpcError {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // The maps behind these locks are whole whenever they are not held.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_is_stopped_is_told_whether_the_daemon_leaves_or_only_a_part_of_it() {
+        let code = |exit, is_leaving| ended(&exit, is_leaving).error_code();
+        assert_eq!(code(Exit::Shutdown, true), Some(ErrorCode::ShuttingDown));
+        assert_eq!(code(Exit::Shutdown, false), Some(ErrorCode::Restarting));
+        assert_eq!(code(Exit::Killed, true), Some(ErrorCode::Restarting));
+    }
 }

@@ -181,6 +181,11 @@ impl Daemon {
         });
     }
 
+    /// Whether it stops what runs, rather than a part of it being restarted.
+    pub(crate) fn is_leaving(&self) -> bool {
+        *self.phase.borrow() == Phase::Stopping
+    }
+
     /// Waits until it has begun to leave.
     pub(crate) async fn leaving(&self) {
         let mut phase = self.phase.subscribe();

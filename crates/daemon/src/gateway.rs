@@ -4,15 +4,16 @@
 //! connections that stand on no roll would be nobody's.
 
 use crate::connection;
-use crate::daemon::{Connected, Daemon, Phase};
+use crate::daemon::{Connected, Daemon};
 use crate::tree::STALLED_AFTER;
 use astscope_supervision::{
-    Address, ChildSpec, Ctx, DynamicSupervisor, Exit, Init, Mailbox, Reply, Service,
+    Address, AdminError, ChildSpec, Ctx, DynamicSupervisor, Exit, Init, Mailbox, Reply, Service,
 };
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 
@@ -37,13 +38,42 @@ pub(crate) struct Gateway {
     /// The socket outlives the listener: clients that come while that is restarted wait in its
     /// queue. `None` once the daemon takes nobody any more.
     socket: Mutex<Option<Arc<UnixListener>>>,
+    /// Who was taken from that queue and isn't admitted yet. Outlives the listener as well.
+    waiting: Mutex<Option<Arrival>>,
     last_session: AtomicU64,
+}
+
+/// A client's stream, until its connection begins to read from it: what is started for a client and
+/// ends before that costs the client nothing.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrival(Arc<Mutex<Option<UnixStream>>>);
+
+impl Arrival {
+    fn new(stream: UnixStream) -> Self {
+        Self(Arc::new(Mutex::new(Some(stream))))
+    }
+
+    /// The stream, for the first who asks.
+    pub(crate) fn take(&self) -> Option<UnixStream> {
+        lock(&self.0).take()
+    }
+
+    fn is_waiting(&self) -> bool {
+        lock(&self.0).is_some()
+    }
+
+    /// Whether it is this user's client, or root's.
+    fn is_allowed(&self) -> bool {
+        let own = rustix::process::geteuid().as_raw();
+        let peer = lock(&self.0).as_ref().and_then(|stream| stream.peer_cred().ok());
+        peer.is_some_and(|peer| peer.uid() == own || peer.uid() == 0)
+    }
 }
 
 /// A client that was admitted.
 pub(crate) struct NewConnection {
-    pub(crate) session: u64,
-    pub(crate) stream: UnixStream,
+    pub(crate) entry: Entry,
+    pub(crate) arrival: Arrival,
     pub(crate) daemon: Arc<Daemon>,
     pub(crate) connected: Connected,
 }
@@ -54,22 +84,41 @@ impl Gateway {
             sessions: Address::new("sessions", SESSIONS_MAILBOX),
             connections: DynamicSupervisor::new("connections", connection::spec),
             socket: Mutex::new(Some(Arc::new(socket))),
+            waiting: Mutex::default(),
             last_session: AtomicU64::new(0),
         }
     }
 
     /// Closes the socket: from here on a new client finds none.
     pub(crate) fn close(&self) {
-        self.lock().take();
+        lock(&self.socket).take();
     }
 
     fn socket(&self) -> Option<Arc<UnixListener>> {
-        self.lock().clone()
+        lock(&self.socket).clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<UnixListener>>> {
-        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The client that an earlier listener has left behind, or the next one.
+    async fn next(&self, socket: &UnixListener) -> io::Result<Arrival> {
+        let left = lock(&self.waiting).clone();
+        if let Some(left) = left {
+            return Ok(left);
+        }
+        let (stream, _) = socket.accept().await?;
+        let arrival = Arrival::new(stream);
+        *lock(&self.waiting) = Some(arrival.clone());
+        Ok(arrival)
     }
+
+    /// Whoever waited is admitted, or turned away.
+    fn settled(&self) {
+        lock(&self.waiting).take();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<Option<T>>) -> MutexGuard<'_, Option<T>> {
+    // What is behind these locks is whole whenever they are not held.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What `sessions` is told and asked.
@@ -168,20 +217,22 @@ pub(crate) fn listener(daemon: &Arc<Daemon>) -> ChildSpec {
 async fn listen(daemon: Arc<Daemon>, ctx: Ctx) -> Result<(), Exit> {
     while let Some(socket) = daemon.gateway.socket() {
         ctx.idle();
-        let accepted = tokio::select! {
+        let arrived = tokio::select! {
             biased;
             () = ctx.stopping() => return Ok(()),
             () = daemon.leaving() => break,
-            accepted = socket.accept() => accepted,
+            arrived = daemon.gateway.next(&socket) => arrived,
         };
         ctx.progress();
-        match accepted {
+        match arrived {
             // It may be told to stop because `sessions` is gone, whom this waits for: the client
-            // finds its connection closed, and makes another.
-            Ok((stream, _)) => tokio::select! {
+            // waits for the next listener.
+            Ok(arrival) => tokio::select! {
                 biased;
                 () = ctx.stopping() => return Ok(()),
-                admitted = admit(&daemon, stream) => admitted?,
+                settled = admit(&daemon, arrival) => if settled? {
+                    daemon.gateway.settled();
+                },
             },
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a client");
@@ -195,29 +246,30 @@ async fn listen(daemon: Arc<Daemon>, ctx: Ctx) -> Result<(), Exit> {
     Ok(())
 }
 
-/// Starts a client's subtree, or closes the connection.
-async fn admit(daemon: &Arc<Daemon>, stream: UnixStream) -> Result<(), Exit> {
-    let own = rustix::process::geteuid().as_raw();
-    let peer = stream.peer_cred().map(|credentials| credentials.uid());
-    if !peer.is_ok_and(|uid| uid == own || uid == 0) {
+/// Starts a client's subtree, or closes the connection; `false` if it is to be tried once more.
+async fn admit(daemon: &Arc<Daemon>, arrival: Arrival) -> Result<bool, Exit> {
+    if !arrival.is_allowed() {
         tracing::warn!("refused a connection of another user");
-        return Ok(());
+        return Ok(true);
     }
     let gateway = &daemon.gateway;
     let session = gateway.last_session.fetch_add(1, Ordering::Relaxed) + 1;
+    // Before it is on the roll, so that it leaves it also if this is given up meanwhile.
+    let entry = Entry::new(session, gateway.sessions.clone());
     let enter = gateway.sessions.call(ADMIT_WITHIN, |reply| Roll::Enter(session, reply)).await;
     if !enter.map_err(|error| Exit::failed(format!("`sessions`: {error}")))? {
         tracing::warn!(limit = CLIENTS_MAX, "refused a connection: too many clients");
-        return Ok(());
+        return Ok(true);
     }
-    let connected = daemon.connected();
-    let new = NewConnection { session, stream, daemon: Arc::clone(daemon), connected };
+    let (daemon, connected) = (Arc::clone(daemon), daemon.connected());
+    let new = NewConnection { entry, arrival: arrival.clone(), daemon, connected };
     match gateway.connections.start_child(new).await {
-        // Who asks the daemon to leave may be faster than the news of its own start.
-        Err(error) if *daemon.phase.borrow() == Phase::Running => {
+        Ok(_) => Ok(true),
+        // They were restarted in the middle of it. The next ones are waited for.
+        Err(AdminError::Gone) if arrival.is_waiting() => Ok(false),
+        Err(error) => {
             tracing::warn!(session, %error, "cannot start a client's connection");
+            Ok(true)
         }
-        Ok(_) | Err(_) => {}
     }
-    Ok(())
 }

@@ -174,6 +174,21 @@ fn faults_are_for_workers_of_a_daemon_that_was_started_for_them() {
 }
 
 #[test]
+fn a_client_that_comes_while_the_gateway_is_restarted_is_kept_for_the_next_listener() {
+    let daemon = debuggable();
+    let path = "gateway/sessions".to_owned();
+    let fault = FaultKind::Hang;
+    let params = FaultParams { path: path.clone(), fault, ..FaultParams::default() };
+    let _armed: Value = call(&mut daemon.client(), method::FAULT, &params);
+    // The listener takes it, waits for who hangs, and is restarted with him.
+    let mut client = daemon.client();
+    let started = Instant::now();
+    while tree(&mut client).walk()[&path].incarnation == 1 {
+        assert!(started.elapsed() < PATIENCE);
+    }
+}
+
+#[test]
 fn what_the_daemon_gave_up_is_not_said_to_be_the_clients_wish() {
     let files = (0..300).map(|n| format!("//- /{n}.rs\nfn main() {{ f({n}) }}\n"));
     let tree_of = Fixture::parse(&files.collect::<String>());

@@ -72,6 +72,7 @@ fn steps() -> Vec<Step> {
             ),
         },
         Step { name: "differential", work: Work::Call(differential) },
+        Step { name: "chaos", work: Work::Call(chaos) },
         cargo("test", tests),
         cargo("doctest", &["test", "--workspace", "--doc", "--locked"]),
     ]
@@ -138,10 +139,24 @@ fn differential() -> Result<()> {
         );
         return Ok(());
     }
-    let status = cargo().args(["build", "--locked", "-p", "astscope-cli"]).status()?;
-    ensure!(status.success(), "cannot build astscope");
+    build_astscope()?;
     let status = cargo().args(["xtask", "differential", "--slice"]).status()?;
     ensure!(status.success(), "astscope and ast-grep differ");
+    Ok(())
+}
+
+/// A real daemon, hurt for a few seconds with faults that differ from run to run: what is shown
+/// first replays them.
+fn chaos() -> Result<()> {
+    build_astscope()?;
+    let status = cargo().args(["xtask", "chaos", "--short"]).status()?;
+    ensure!(status.success(), "the daemon bears less than it promises");
+    Ok(())
+}
+
+fn build_astscope() -> Result<()> {
+    let status = cargo().args(["build", "--locked", "-p", "astscope-cli"]).status()?;
+    ensure!(status.success(), "cannot build astscope");
     Ok(())
 }
 

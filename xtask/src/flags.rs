@@ -44,7 +44,8 @@ pub enum Command {
     /// Ends each node of a real daemon's tree in turn, while clients ask.
     ///
     /// Who is started again must be whom the strategies say, nobody may get a wrong answer, and all
-    /// must be up within two seconds. Shows how long each took.
+    /// must be up within two seconds. What fails may only be what ran there, with a promise that it
+    /// helps to ask again, and nothing for a client that does. Shows how long each took.
     Kills(KillsFlags),
 
     /// Hurts a real daemon at random, while clients ask: panics, hangs, kills, poisonous files.

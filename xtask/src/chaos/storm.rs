@@ -1,8 +1,8 @@
 //! Faults at random below every limit, and then beyond the limits of a workspace and of the root.
 
 use super::house::{House, MARKER, Node, PATIENCE, Resources, pause};
-use super::load::{Load, POISON, asker, oracle};
-use super::{Ground, RECOVERY_MAX, Random, judge};
+use super::load::{Asker, Load, POISON, oracle};
+use super::{Askers, Ground, RECOVERY_MAX, Random, judge};
 use anyhow::{Context, Result, bail, ensure};
 use astscope_protocol::messages::FaultKind;
 use std::collections::{BTreeMap, VecDeque};
@@ -53,7 +53,7 @@ struct Storm<'a> {
 pub(super) fn below_the_limits(ground: &Ground, time: Duration, random: &mut Random) -> Result<()> {
     let house = ground.house()?;
     // What is only made when it is needed is there from here on.
-    let warmed = ground.under_load(&house, |_| {
+    let warmed = ground.under_load(&house, Askers::Retrying, |_| {
         pause(Duration::from_millis(500));
         Ok(())
     });
@@ -68,7 +68,8 @@ pub(super) fn below_the_limits(ground: &Ground, time: Duration, random: &mut Ran
         hurt: BTreeMap::new(),
         poisons: Vec::new(),
     };
-    let (recovered, tally) = ground.under_load(&house, |load| storm.rage(load, time))?;
+    let (recovered, tally) =
+        ground.under_load(&house, Askers::Retrying, |load| storm.rage(load, time))?;
     println!("{:?}; all up {} ms after the last fault", storm.deeds, recovered.as_millis());
     judge(&tally)?;
     ensure!(recovered < RECOVERY_MAX, "it took too long until all was up");
@@ -253,7 +254,7 @@ pub(super) fn a_workspace_beyond_its_limit(ground: &Ground) -> Result<()> {
         ensure!(began.elapsed() < PATIENCE, "{path} bears everything");
     }
     let degraded = Instant::now();
-    let mut elsewhere = asker(house.socket());
+    let mut elsewhere = Asker::retrying(house.socket());
     let (pattern, expected) = ground.oracle.iter().next().context("no pattern")?;
     ensure!(!elsewhere.ask(other.path(), pattern)?.is_empty(), "another workspace is affected");
     ensure!(
@@ -261,7 +262,7 @@ pub(super) fn a_workspace_beyond_its_limit(ground: &Ground) -> Result<()> {
         "{path} came back at once"
     );
     // A query waits for the cooldown's end, or is told to come again.
-    let mut here = asker(house.socket());
+    let mut here = Asker::retrying(house.socket());
     let answer = loop {
         match here.ask(&ground.tree, pattern) {
             Ok(answer) => break answer,

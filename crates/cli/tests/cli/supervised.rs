@@ -107,7 +107,15 @@ fn health_is_told_by_the_exit_status() {
     let serving = hurtful();
     write(&serving, "a.js", "f(1)\n");
     assert_eq!(found(&serving), ["a.js"]);
-    let health = said(&ask(&serving, &["health"]));
+    // Its services may still be getting ready: patterns are loaded after the first answer.
+    let started = Instant::now();
+    let health = loop {
+        let health = ask(&serving, &["health"]);
+        if health.status.success() {
+            break said(&health);
+        }
+        assert!(started.elapsed() < PATIENCE, "{health:?}");
+    };
     for service in
         ["repository_core", "repository_enhanced", "pattern_matcher_core", "file_watcher"]
     {

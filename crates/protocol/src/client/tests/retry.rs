@@ -316,7 +316,7 @@ fn a_read_is_made_twice_and_no_more() {
 
 #[test]
 fn a_connection_that_is_lost_between_two_reads_costs_the_next_one_no_attempt() {
-    let (close, closed) = std::sync::mpsc::channel();
+    let (close, closed) = std::sync::mpsc::sync_channel(1);
     let scripts: Vec<Script<'_>> = vec![
         Box::new(move |mut daemon| {
             assert!(attempt(&mut daemon, &[A], answer(1, 1)));

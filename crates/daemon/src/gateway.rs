@@ -267,6 +267,8 @@ async fn admit(daemon: &Arc<Daemon>, arrival: Arrival) -> Result<bool, Exit> {
         Ok(_) => Ok(true),
         // They were restarted in the middle of it. The next ones are waited for.
         Err(AdminError::Gone) if arrival.is_waiting() => Ok(false),
+        // Its client was quick enough to make the daemon leave before this was answered.
+        Err(_) if !arrival.is_waiting() => Ok(true),
         Err(error) => {
             tracing::warn!(session, %error, "cannot start a client's connection");
             Ok(true)

@@ -298,9 +298,15 @@ fn describe_workspace(workspace: &WorkspaceStatus, text: &mut String) {
         let again = again.unwrap_or_default();
         let _infallible = writeln!(text, "  {name}: {state} after {failures} failures{again}");
     }
-    if let Some(reason) = &workspace.watcher.reason {
-        let _infallible = writeln!(text, "  watching {}: {reason}", workspace.watcher.state);
-    }
+    let watcher = &workspace.watcher;
+    let _infallible = match (&*watcher.state, &watcher.reason) {
+        // A daemon that doesn't tell.
+        ("", _) => Ok(()),
+        ("native", _) => writeln!(text, "  watching {} directories", watcher.directories),
+        ("paused", _) => writeln!(text, "  not watched: paused"),
+        (state, Some(reason)) => writeln!(text, "  not watched, {state}: {reason}"),
+        (state, None) => writeln!(text, "  not watched, {state}"),
+    };
     for (reason, n) in &workspace.skipped {
         let _infallible = writeln!(text, "  skipped {n} {reason}");
     }

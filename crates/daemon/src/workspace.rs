@@ -18,7 +18,9 @@ use astscope_supervision::{
     BreakerConfig, ChildRef, ChildSpec, CircuitBreaker, Dependencies, DependencyError, Emitter,
     TaskSupervisor, TracingObserver, TreePath,
 };
-use astscope_synchronization::service::{CoreCommitter, GuardedDisk, SyncConfig, SyncHandle};
+use astscope_synchronization::service::{
+    CoreCommitter, Events, GuardedDisk, SyncConfig, SyncHandle,
+};
 use astscope_synchronization::{Committer, RealDisk, Synchronizer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -126,6 +128,9 @@ impl Workspace {
             mailbox: REFRESHES_MAX,
             restart_within: RESTART_WITHIN,
             watch: daemon.config.watching(),
+            events: daemon.settings.socket.parent().and_then(|runtime_dir| {
+                Events::of_kernel(runtime_dir.join("watching").join(number.to_string()))
+            }),
             seats: Some(daemon.pools.file_watching.clone()),
             repository: Some(repository.watch()),
             crawl_threads: Arc::new(|| cpu::pool("index").map_err(|error| error.to_string())),

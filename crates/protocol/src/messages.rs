@@ -478,13 +478,26 @@ pub enum OpenOutcome {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct WatcherStatus {
-    /// `polling`, `unavailable` or `disabled`.
+    /// `native`, `polling`, `unavailable`, `disabled` or `paused`.
     pub state: String,
-    /// Milliseconds until it looks again.
+    /// Milliseconds until it looks at everything again.
     pub pause_ms: u64,
-    /// Why it isn't polling.
+    /// Milliseconds of quiet before changes are applied that nobody waits for.
+    pub settle_ms: u64,
+    /// Why it isn't native.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Directories whose events are heard.
+    pub directories: u64,
+    /// Entries that have changed and aren't looked at yet.
+    pub waiting: u64,
+    /// Why queries look at their files at this moment, if they do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsteady: Option<String>,
+    /// Selections that were answered without a look at the disk.
+    pub proven: u64,
+    /// Selections whose files were each looked at.
+    pub looked: u64,
 }
 
 /// A file that was not parsed.

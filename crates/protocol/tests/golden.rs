@@ -327,13 +327,19 @@ fn open_status_and_stop() {
             state: "unavailable".into(),
             pause_ms: 2000,
             reason: Some("gone".into()),
+            settle_ms: 50,
+            directories: 12,
+            waiting: 1,
+            unsteady: Some("ignore rules may have changed".to_owned()),
+            proven: 40,
+            looked: 2,
         },
         outcome: Some(OpenOutcome::AstLayerStarted),
     };
     check(
         &workspace,
         &expect![[
-            r#"{"root":"/p","revision":{"epoch":2,"number":9},"indexing":false,"filesSeen":3,"filesParsed":2,"skipped":{"empty":1},"skippedFiles":[{"path":"a","reason":"empty","detail":"the file is empty"}],"languages":{"Rust":2},"sourceBytes":100,"nodes":30,"treeBytes":400,"indexedInMs":5,"remembered":{"queries":1,"results":2,"bytes":3,"hits":4,"misses":5},"breakers":[{"name":"files","state":"half_open","failures":5},{"name":"parsing","state":"open","failures":5,"retryInMs":30000}],"watcher":{"state":"unavailable","pauseMs":2000,"reason":"gone"},"outcome":"ast_layer_started"}"#
+            r#"{"root":"/p","revision":{"epoch":2,"number":9},"indexing":false,"filesSeen":3,"filesParsed":2,"skipped":{"empty":1},"skippedFiles":[{"path":"a","reason":"empty","detail":"the file is empty"}],"languages":{"Rust":2},"sourceBytes":100,"nodes":30,"treeBytes":400,"indexedInMs":5,"remembered":{"queries":1,"results":2,"bytes":3,"hits":4,"misses":5},"breakers":[{"name":"files","state":"half_open","failures":5},{"name":"parsing","state":"open","failures":5,"retryInMs":30000}],"watcher":{"state":"unavailable","pauseMs":2000,"settleMs":50,"reason":"gone","directories":12,"waiting":1,"unsteady":"ignore rules may have changed","proven":40,"looked":2},"outcome":"ast_layer_started"}"#
         ]],
     );
     check(

@@ -16,6 +16,8 @@ pub struct FileStat {
     pub ino: u64,
     /// Size in bytes.
     pub size: u64,
+    /// Names that lead to it, on the whole file system.
+    pub links: u64,
     /// Modification time in nanoseconds since the epoch.
     pub mtime_ns: i64,
     /// Change time in nanoseconds since the epoch.
@@ -85,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_stamp_proves_nothing_about_a_file_that_was_young_when_it_was_read() {
-        let stat = |at| FileStat { dev: 1, ino: 2, size: 3, mtime_ns: at, ctime_ns: at };
+        let stat = |at| FileStat { dev: 1, ino: 2, size: 3, links: 1, mtime_ns: at, ctime_ns: at };
         let (second, time) = (1_000_000_000, 1_234_567_890);
         let old = FileStamp { stat: stat(time), read_at_ns: time + second };
         assert!(old.proves_unchanged(&stat(time)));

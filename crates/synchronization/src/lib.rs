@@ -15,17 +15,21 @@
 //! file at the same time. Nothing in the tree is ever written or executed.
 #![forbid(unsafe_code)]
 
+pub mod events;
 pub mod read;
 pub mod roots;
 #[cfg(feature = "service")]
 pub mod service;
 pub mod walk;
 
+mod apply;
 mod claims;
 mod commit;
 mod reach;
 mod recall;
 mod refresh;
+mod tracker;
+mod watches;
 
 pub use commit::Committer;
 pub use read::{Disk, RealDisk, read_file};

@@ -102,6 +102,7 @@ pub(crate) fn stat_of(metadata: &Metadata) -> FileStat {
         dev: metadata.dev(),
         ino: metadata.ino(),
         size: metadata.size(),
+        links: metadata.nlink(),
         mtime_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
         ctime_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
     }

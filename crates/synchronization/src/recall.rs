@@ -10,6 +10,10 @@
 //! adding, removing and renaming an entry changes its directory's times. If one witness fails, the
 //! whole tree is walked. The files found are stat'ed for each query, here as there.
 //!
+//! Where the directories are watched a walk needs no witness inside: it is *vouched* for, with the
+//! number of the names that it was made under, and true as long as a proof has the same
+//! (`tracker`). Only what lies outside the watched directories is looked at then.
+//!
 //! What goes unseen: an ignore file above the walked tree that appears and vanishes again within
 //! one walk. What is not remembered: walks through symlinks, walks that met errors, trees with a
 //! linked git directory (worktrees, submodules), whose rules lie elsewhere.
@@ -23,7 +27,9 @@ use rayon::prelude::*;
 use std::collections::VecDeque;
 use std::fs::Metadata;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -44,10 +50,15 @@ struct Slot {
 }
 
 #[derive(Debug)]
-struct Remembered {
+pub(crate) struct Remembered {
     spec: WalkSpec,
-    walked: Walked,
-    witnesses: Vec<Witness>,
+    pub(crate) walked: Walked,
+    /// Of what lies above the walked directories, and in git's own.
+    outside: Vec<Witness>,
+    /// Of what was walked; `None` if that can't be told by time stamps.
+    inside: Option<Vec<Witness>>,
+    /// The names that it is vouched for with; 0 for none.
+    names: AtomicU64,
     /// Which file git's configuration named.
     excludes: Option<PathBuf>,
     /// About how many it takes.
@@ -75,16 +86,37 @@ impl Recall {
         let excludes = gitconfig_excludes_path();
         let above = Witness::above(spec, excludes.as_deref(), now_ns);
         let walked = walk(spec, stop)?;
-        if let Some(above) = above
+        if let Some(mut outside) = above
             && !stop()
-            && let Some(within) = pool.install(|| Witness::within(spec, &walked, now_ns))
+            && is_whole(spec, &walked)
+            && let Some(untold) = pool.install(|| Witness::untold(&walked, now_ns))
         {
-            let witnesses: Vec<Witness> = above.into_iter().chain(within).collect();
+            outside.extend(untold);
+            let inside = pool.install(|| Witness::within(&walked, now_ns));
             let (spec, walked) = (spec.clone(), walked.clone());
-            let bytes = walked.bytes() + witnesses.iter().map(Witness::bytes).sum::<usize>();
-            self.remember(Remembered { spec, walked, witnesses, excludes, bytes });
+            let witnesses = outside.iter().chain(inside.iter().flatten());
+            let bytes = walked.bytes() + witnesses.map(Witness::bytes).sum::<usize>();
+            let names = AtomicU64::new(0);
+            let walk = Remembered { spec, walked, outside, inside, names, excludes, bytes };
+            self.remember(walk);
         }
         Ok(walked)
+    }
+
+    /// What [`walk`](Self::walk) has just found is true as long as there are these names.
+    pub(crate) fn vouch(&self, spec: &WalkSpec, names: u64) {
+        let walks = self.lock();
+        if let Some(slot) = walks.iter().find(|slot| slot.walk.spec == *spec) {
+            slot.walk.names.store(names, Ordering::Relaxed);
+        }
+    }
+
+    /// The walk that is true while there are these names, without a look at what was walked. Its
+    /// files' metadata are those of then.
+    pub(crate) fn vouched(&self, spec: &WalkSpec, names: u64) -> Option<Arc<Remembered>> {
+        let known = self.known(spec)?;
+        let is_vouched = known.names.load(Ordering::Relaxed) == names;
+        (is_vouched && known.holds_outside()).then_some(known)
     }
 
     /// How many walks weren't used in this long, and about how many bytes they take.
@@ -136,15 +168,8 @@ fn bytes_of<'s>(slots: impl Iterator<Item = &'s Slot>) -> (usize, usize) {
 impl Remembered {
     /// The same walk with the files' metadata as they are now; `None` if it may find other files.
     fn walk_again(&self) -> Option<Walked> {
-        let roots = self.spec.typed_paths().map(|typed| join(&self.spec.cwd, typed));
-        let resolve_alike = roots
-            .zip(&self.walked.resolved)
-            .all(|(path, resolved)| path.canonicalize().ok() == *resolved);
-        let witnesses = self.witnesses.par_iter().with_min_len(STATS_A_TASK);
-        if !resolve_alike
-            || gitconfig_excludes_path() != self.excludes
-            || !witnesses.all(Witness::holds)
-        {
+        let inside = self.inside.as_ref()?.par_iter().with_min_len(STATS_A_TASK);
+        if !self.holds_outside() || !inside.all(Witness::holds) {
             return None;
         }
         let files = self.walked.files.par_iter().with_min_len(STATS_A_TASK).map(|found| {
@@ -153,6 +178,21 @@ impl Remembered {
         });
         Some(Walked { files: files.collect::<Option<_>>()?, ..self.walked.clone() })
     }
+
+    /// Whether the typed paths lead where they led, and the rules from elsewhere are what they were.
+    fn holds_outside(&self) -> bool {
+        let roots = self.spec.typed_paths().map(|typed| join(&self.spec.cwd, typed));
+        let mut resolved = roots.zip(&self.walked.resolved);
+        resolved.all(|(path, resolved)| path.canonicalize().ok() == *resolved)
+            && gitconfig_excludes_path() == self.excludes
+            && self.outside.iter().all(Witness::holds)
+    }
+}
+
+/// Whether all of it was walked, and through directories alone.
+fn is_whole(spec: &WalkSpec, walked: &Walked) -> bool {
+    let entered = |typed: usize| walked.directories.iter().any(|(_, from)| *from == typed);
+    !spec.follow && walked.issues.is_empty() && (0..walked.resolved.len()).all(entered)
 }
 
 /// Something that a walk depended on.
@@ -221,12 +261,28 @@ impl Witness {
         Some(witnesses)
     }
 
-    /// What the walk read below. `None` if that can't all be told.
-    fn within(spec: &WalkSpec, walked: &Walked, now_ns: i64) -> Option<Vec<Self>> {
-        let entered = |typed: usize| walked.directories.iter().any(|(_, from)| *from == typed);
-        if spec.follow || !walked.issues.is_empty() || !(0..walked.resolved.len()).all(entered) {
-            return None;
+    /// What the walk read and directories that are watched don't tell of: git's own, which it doesn't
+    /// enter, and scripts that have another name.
+    fn untold(walked: &Walked, now_ns: i64) -> Option<Vec<Self>> {
+        let directories = walked.directories.par_iter().with_min_len(STATS_A_TASK);
+        let witnesses = directories.map(|(directory, _)| {
+            Some(match Self::of_presence(directory.join(".git"))? {
+                Self::Directory(git) => Some(Self::of(git.join("info/exclude"), now_ns)?),
+                _ => None,
+            })
+        });
+        let witnesses: Option<Vec<_>> = witnesses.collect();
+        let mut witnesses: Vec<Self> = witnesses?.into_iter().flatten().collect();
+        for script in &walked.by_content {
+            if script.metadata().is_ok_and(|it| it.nlink() > 1) {
+                witnesses.push(Self::of(script.clone(), now_ns)?);
+            }
         }
+        Some(witnesses)
+    }
+
+    /// What the walk read below. `None` if that can't all be told.
+    fn within(walked: &Walked, now_ns: i64) -> Option<Vec<Self>> {
         let directories = walked.directories.par_iter().with_min_len(STATS_A_TASK / 4);
         let witnesses = directories.map(|(directory, _)| {
             let mut witnesses = vec![Self::of(directory.clone(), now_ns)?];
@@ -234,9 +290,6 @@ impl Witness {
                 // That there is none, the directory itself bears witness.
                 let witness = Self::of(directory.join(file), now_ns)?;
                 witnesses.extend((!matches!(witness, Self::Absent(_))).then_some(witness));
-            }
-            if let Self::Directory(git) = Self::of_presence(directory.join(".git"))? {
-                witnesses.push(Self::of(git.join("info/exclude"), now_ns)?);
             }
             Some(witnesses)
         });

@@ -10,7 +10,8 @@ use crate::commit::{Committer, Direct, apply};
 use crate::reach::Reach;
 use crate::read::{Content, Disk, RealDisk, read_stable};
 use crate::recall::Recall;
-use crate::walk::{Found, GlobError, WalkSpec, Walked, walk};
+use crate::tracker::Tracker;
+use crate::walk::{Found, GlobError, Issue, WalkSpec, Walked};
 use astscope_parsing::{Backend, InProcess, Limits, Source};
 use astscope_repository::{
     Change, FileRecord, FileStamp, NewFile, Repository, Revision, Scope, ScopedFile, Snapshot,
@@ -19,7 +20,7 @@ use astscope_syntax::{ContentId, Language, ParsedFile, SkipReason};
 use rayon::ThreadPool;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -72,6 +73,17 @@ pub struct Synchronizer {
     reach: Option<Reach>,
     claims: Claims,
     recall: Recall,
+    tracker: Tracker,
+    answers: Answers,
+}
+
+/// How many refreshes were answered how.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    /// From what is stored, because nothing has changed that isn't.
+    pub(crate) proven: AtomicU64,
+    /// After a look at all files that were asked about.
+    pub(crate) looked: AtomicU64,
 }
 
 impl std::fmt::Debug for Synchronizer {
@@ -93,6 +105,8 @@ impl Synchronizer {
             reach: Some(Reach::new(root)),
             claims: Claims::default(),
             recall: Recall::default(),
+            tracker: Tracker::default(),
+            answers: Answers::default(),
         }
     }
 
@@ -147,16 +161,36 @@ impl Synchronizer {
         stop: &(dyn Fn() -> bool + Sync),
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Scope, RefreshError> {
+        let proof = if wait && self.is_provable(spec) { self.prove(stop) } else { None };
+        if let Some(proof) = proof
+            && let Some(scope) = self.recollect(spec, proof, stop, progress)?
+        {
+            self.answers.proven.fetch_add(1, Ordering::Relaxed);
+            return Ok(scope);
+        }
+        self.answers.looked.fetch_add(1, Ordering::Relaxed);
         let started_ns = self.disk.now_ns();
         let walked = self.recall.walk(&self.pool, spec, started_ns, stop)?;
-        self.refresh_on(&self.pool, spec, (walked, started_ns), wait, stop, progress)
+        let admitted = match &self.reach {
+            Some(reach) => reach.admit(spec, &walked),
+            None => vec![false; walked.resolved.len()],
+        };
+        if let Some(proof) = proof
+            && !admitted.contains(&false)
+        {
+            self.vouch(spec, &walked, proof);
+        }
+        let seen = (walked, started_ns);
+        self.refresh_on(&self.pool, spec, seen, &admitted, wait, stop, progress)
     }
 
-    fn refresh_on(
+    #[expect(clippy::too_many_arguments, reason = "what was seen, what is wanted, and who hears")]
+    pub(crate) fn refresh_on(
         &self,
         pool: &ThreadPool,
         spec: &WalkSpec,
         (walked, started_ns): (Walked, i64),
+        admitted: &[bool],
         wait: bool,
         stop: &(dyn Fn() -> bool + Sync),
         progress: &(dyn Fn(usize, usize) + Sync),
@@ -164,31 +198,15 @@ impl Synchronizer {
         if stop() {
             return Err(RefreshError::Cancelled);
         }
-        let admitted = match &self.reach {
-            Some(reach) => reach.admit(spec, &walked),
-            None => vec![false; walked.resolved.len()],
-        };
-        let job = Job {
-            synchronizer: self,
-            pool,
-            spec,
-            files: &walked.files,
-            admitted: &admitted,
-            outcomes: walked.files.iter().map(|_| OnceLock::new()).collect(),
-            ready: Mutex::new(Ready { batch: Vec::new(), committed_at: Instant::now() }),
-            one_shot: Repository::new(0),
-            stop,
-            progress,
-            n_done: AtomicUsize::new(0),
-            n_held: Held::default(),
-        };
+        let job = Job::new(self, spec, &walked.files, admitted, stop).on(pool).telling(progress);
         let (outcomes, held) = job.run(wait)?;
         let is_indexed = admitted.contains(&true);
         if is_indexed {
-            self.prune(spec, &walked, &admitted, &held, started_ns);
+            self.prune(spec, &walked, admitted, &held, started_ns);
         }
         let revision = is_indexed.then(|| self.repository.snapshot().revision());
-        Ok(scope(walked, outcomes, revision))
+        let outcomes = outcomes.into_iter().map(OnceLock::into_inner);
+        Ok(scope(walked.files.iter().zip(outcomes), walked.issues, revision))
     }
 
     /// Walks the whole root and brings the repository up to date.
@@ -200,29 +218,38 @@ impl Synchronizer {
         stop: &(dyn Fn() -> bool + Sync),
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<CrawlSummary, RefreshError> {
-        self.crawl_on(&self.pool, stop, progress)
+        Ok(self.reconcile(&self.pool, stop, progress)?.summary)
     }
 
-    /// The same on another pool, so that no query waits for the end of a long crawl.
-    ///
-    /// # Errors
-    /// When `stop` says so.
-    pub fn crawl_on(
-        &self,
-        pool: &ThreadPool,
-        stop: &(dyn Fn() -> bool + Sync),
-        progress: &(dyn Fn(usize, usize) + Sync),
-    ) -> Result<CrawlSummary, RefreshError> {
-        let Some(reach) = &self.reach else { return Ok(CrawlSummary::default()) };
-        let spec = WalkSpec::all_of(reach.root());
-        let started_ns = self.disk.now_ns();
-        let walked = walk(&spec, stop)?;
-        let scope = self.refresh_on(pool, &spec, (walked, started_ns), true, stop, progress)?;
-        Ok(CrawlSummary {
-            files: scope.files.len() + scope.skipped.len(),
-            skipped: scope.skipped.len(),
-            revision: scope.revision.unwrap_or_default(),
-        })
+    pub(crate) fn reach(&self) -> Option<&Reach> {
+        self.reach.as_ref()
+    }
+
+    pub(crate) fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    pub(crate) fn recall(&self) -> &Recall {
+        &self.recall
+    }
+
+    pub(crate) fn tracker(&self) -> &Tracker {
+        &self.tracker
+    }
+
+    /// The threads that parse for queries.
+    #[cfg(feature = "service")]
+    pub(crate) fn pool(&self) -> &ThreadPool {
+        &self.pool
+    }
+
+    #[cfg(feature = "service")]
+    pub(crate) fn answers(&self) -> &Answers {
+        &self.answers
     }
 
     /// The watched root; `/` for one that answers queries outside every root.
@@ -344,20 +371,22 @@ pub(crate) struct Look {
 }
 
 /// What became of one selected file.
-enum Outcome {
+pub(crate) enum Known {
     Parsed(Arc<FileRecord>),
     Skipped(SkipReason),
 }
 
 /// One refresh at work.
-struct Job<'j> {
+pub(crate) struct Job<'j> {
     synchronizer: &'j Synchronizer,
     pool: &'j ThreadPool,
     spec: &'j WalkSpec,
     files: &'j [Found],
     admitted: &'j [bool],
+    /// Whether nothing is committed before all is done.
+    is_at_once: bool,
     /// One for each file; empty while it is pending.
-    outcomes: Vec<OnceLock<Outcome>>,
+    outcomes: Vec<OnceLock<Known>>,
     ready: Mutex<Ready<'j>>,
     /// Holds, for as long as the refresh, what may not be indexed.
     one_shot: Repository,
@@ -370,11 +399,19 @@ struct Job<'j> {
 /// Selected files that the repository holds. Where that is as many as it holds at all, none of
 /// its files can be lost, and nobody has to look for them.
 #[derive(Debug, Default)]
-struct Held {
+pub(crate) struct Held {
     /// With a tree, of the languages asked for.
     parsed: AtomicUsize,
     /// Without a tree.
     skipped: AtomicUsize,
+    /// Whether anything could not be stored.
+    is_lost: AtomicBool,
+}
+
+impl Held {
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Relaxed)
+    }
 }
 
 struct Ready<'j> {
@@ -393,7 +430,7 @@ enum News {
     Parsed(FileStamp, ContentId, Arc<ParsedFile>),
     Skipped(Option<FileStamp>, SkipReason),
     /// Somebody else committed it first.
-    Known(Outcome),
+    Known(Known),
 }
 
 /// Files that wait for a thread, largest first: none begins a long one when the others are done.
@@ -429,8 +466,63 @@ impl Queue {
     }
 }
 
+impl Known {
+    /// What is stored of a file whose changes are all told; those of a file with several names
+    /// aren't, if they are made under another one.
+    pub(crate) fn proven(snapshot: &Snapshot, found: &Found) -> Option<Self> {
+        if let Some(record) = snapshot.record(&found.abs, found.language) {
+            let is_told = record.stamp.stat.links <= 1;
+            return is_told.then(|| Self::Parsed(Arc::clone(record)));
+        }
+        let skip = snapshot.skip(&found.abs)?;
+        // Why it was skipped may depend on its language, which languageGlobs may change.
+        let is_true = lasts(&skip.reason)
+            && skip.stamp.stat.links <= 1
+            && Language::from_path(&found.abs) == Some(found.language);
+        is_true.then(|| Self::Skipped(skip.reason.clone()))
+    }
+}
+
 impl<'j> Job<'j> {
-    fn run(self, wait: bool) -> Result<(Vec<OnceLock<Outcome>>, Held), RefreshError> {
+    /// For these files, of which those may be stored whose typed path is admitted.
+    pub(crate) fn new(
+        synchronizer: &'j Synchronizer,
+        spec: &'j WalkSpec,
+        files: &'j [Found],
+        admitted: &'j [bool],
+        stop: &'j (dyn Fn() -> bool + Sync),
+    ) -> Self {
+        Self {
+            synchronizer,
+            pool: &synchronizer.pool,
+            spec,
+            files,
+            admitted,
+            is_at_once: false,
+            outcomes: files.iter().map(|_| OnceLock::new()).collect(),
+            ready: Mutex::new(Ready { batch: Vec::new(), committed_at: Instant::now() }),
+            one_shot: Repository::new(0),
+            stop,
+            progress: &|_, _| {},
+            n_done: AtomicUsize::new(0),
+            n_held: Held::default(),
+        }
+    }
+
+    pub(crate) fn on(self, pool: &'j ThreadPool) -> Self {
+        Self { pool, ..self }
+    }
+
+    pub(crate) fn telling(self, progress: &'j (dyn Fn(usize, usize) + Sync)) -> Self {
+        Self { progress, ..self }
+    }
+
+    /// All in one transaction, but for what somebody else is parsing.
+    pub(crate) fn at_once(self) -> Self {
+        Self { is_at_once: true, ..self }
+    }
+
+    pub(crate) fn run(self, wait: bool) -> Result<(Vec<OnceLock<Known>>, Held), RefreshError> {
         let snapshot = self.synchronizer.repository.snapshot();
         let mut queue = Vec::new();
         for (index, found) in self.files.iter().enumerate() {
@@ -491,17 +583,17 @@ impl<'j> Job<'j> {
     }
 
     /// What is known already and certainly still true.
-    fn look_up(snapshot: &Snapshot, found: &Found) -> Option<Outcome> {
+    fn look_up(snapshot: &Snapshot, found: &Found) -> Option<Known> {
         if let Some(record) = snapshot.record(&found.abs, found.language) {
             let is_unchanged = record.stamp.proves_unchanged(&found.stat);
-            return is_unchanged.then(|| Outcome::Parsed(Arc::clone(record)));
+            return is_unchanged.then(|| Known::Parsed(Arc::clone(record)));
         }
         let skip = snapshot.skip(&found.abs)?;
         // Why it was skipped may depend on its language, which languageGlobs may change.
         let is_true = lasts(&skip.reason)
             && skip.stamp.proves_unchanged(&found.stat)
             && Language::from_path(&found.abs) == Some(found.language);
-        is_true.then(|| Outcome::Skipped(skip.reason.clone()))
+        is_true.then(|| Known::Skipped(skip.reason.clone()))
     }
 
     /// Whether a file may be committed.
@@ -577,7 +669,8 @@ impl<'j> Job<'j> {
         let is_due = {
             let mut ready = lock(&self.ready);
             ready.batch.push(done);
-            ready.batch.len() >= BATCH_FILES || ready.committed_at.elapsed() >= BATCH_TIME
+            !self.is_at_once
+                && (ready.batch.len() >= BATCH_FILES || ready.committed_at.elapsed() >= BATCH_TIME)
         };
         if is_due {
             self.commit_ready();
@@ -618,7 +711,7 @@ impl<'j> Job<'j> {
                 }
                 News::Skipped(_, SkipReason::Vanished) => {
                     changes.push((index, Change::Remove(Arc::clone(path))));
-                    Some(Outcome::Skipped(SkipReason::Vanished))
+                    Some(Known::Skipped(SkipReason::Vanished))
                 }
                 News::Skipped(stamp, reason) => {
                     let stamp = stamp.unwrap_or_default();
@@ -630,7 +723,7 @@ impl<'j> Job<'j> {
                         let path = Arc::clone(path);
                         changes.push((index, Change::Skip(path, stamp, reason.clone())));
                     }
-                    Some(Outcome::Skipped(reason))
+                    Some(Known::Skipped(reason))
                 }
             };
             if let Some(outcome) = outcome {
@@ -644,8 +737,7 @@ impl<'j> Job<'j> {
         for ((index, is_put), record) in indexes.into_iter().zip(puts).zip(records) {
             if is_put {
                 // `None` when all ids of this life are used up.
-                let outcome =
-                    record.map_or(Outcome::Skipped(SkipReason::Unstable), Outcome::Parsed);
+                let outcome = record.map_or(Known::Skipped(SkipReason::Unstable), Known::Parsed);
                 outcomes.push((index, outcome));
             }
         }
@@ -661,22 +753,25 @@ impl<'j> Job<'j> {
         if is_held {
             match self.synchronizer.committer.commit(changes.iter().cloned().collect()) {
                 Ok(committed) => return committed.records,
-                Err(error) => tracing::warn!(error, "files are parsed, and not stored"),
+                Err(error) => {
+                    self.n_held.is_lost.store(true, Ordering::Relaxed);
+                    tracing::warn!(error, "files are parsed, and not stored");
+                }
             }
         }
         apply(&self.one_shot, changes.into_iter().collect()).records
     }
 
-    fn conclude(&self, index: usize, outcome: Outcome, is_held: bool) {
+    fn conclude(&self, index: usize, outcome: Known, is_held: bool) {
         if is_held {
             let language = &self.files[index].language;
             match &outcome {
-                Outcome::Parsed(_)
+                Known::Parsed(_)
                     if self.spec.languages.as_ref().is_none_or(|all| all.contains(language)) =>
                 {
                     self.n_held.parsed.fetch_add(1, Ordering::Relaxed);
                 }
-                Outcome::Skipped(reason) if *reason != SkipReason::Vanished => {
+                Known::Skipped(reason) if *reason != SkipReason::Vanished => {
                     self.n_held.skipped.fetch_add(1, Ordering::Relaxed);
                 }
                 _ => {}
@@ -706,18 +801,22 @@ fn lasts(reason: &SkipReason) -> bool {
 }
 
 /// What the walk found and what became of it, as a query wants it.
-fn scope(walked: Walked, outcomes: Vec<OnceLock<Outcome>>, revision: Option<Revision>) -> Scope {
+pub(crate) fn scope<'f>(
+    files: impl ExactSizeIterator<Item = (&'f Found, Option<Known>)>,
+    issues: Vec<Issue>,
+    revision: Option<Revision>,
+) -> Scope {
     let mut scope = Scope { revision, ..Scope::default() };
-    scope.files.reserve(outcomes.len());
-    for (found, outcome) in walked.files.into_iter().zip(outcomes) {
-        let Found { display, abs, .. } = found;
-        match outcome.into_inner() {
-            Some(Outcome::Parsed(record)) => scope.files.push(ScopedFile { display, abs, record }),
-            Some(Outcome::Skipped(reason)) => scope.skipped.push((display.to_string(), reason)),
+    scope.files.reserve(files.len());
+    for (Found { display, abs, .. }, outcome) in files {
+        let (display, abs) = (Arc::clone(display), Arc::clone(abs));
+        match outcome {
+            Some(Known::Parsed(record)) => scope.files.push(ScopedFile { display, abs, record }),
+            Some(Known::Skipped(reason)) => scope.skipped.push((display.to_string(), reason)),
             None => scope.pending += 1,
         }
     }
-    let issues = walked.issues.into_iter();
+    let issues = issues.into_iter();
     scope
         .skipped
         .extend(issues.map(|issue| (issue.display, SkipReason::Unreadable { error: issue.error })));

@@ -4,11 +4,11 @@
 //! Each relies on the one before it, and is restarted with it: hints of a watcher that is gone
 //! must not be waited for, and an updater without a synchronizer would update for nobody.
 //!
-//! A query that is asked for fresh files doesn't depend on the watcher: its refresh looks itself.
-//! What the chain adds is that a change is parsed before anybody asks.
+//! A query that is asked for fresh files doesn't depend on any of them being up to date: its refresh
+//! sees to that. What the chain adds is that a change is parsed before anybody asks.
 //!
-//! Later: `file_watcher` listens to the kernel's events instead of looking every few seconds, and
-//! `incremental_updater` applies single files and what depends on them; now it crawls.
+//! Where the watcher hears the kernel's events, a refresh takes them in itself and answers from what
+//! is stored; elsewhere it looks at each file that it is about. It is as exact either way.
 
 mod commits;
 mod disk;
@@ -21,17 +21,22 @@ pub use disk::GuardedDisk;
 pub use synchronizer::{Progress, StopRequest, SyncError};
 pub use watcher::{WatchConfig, WatchState, WatchStatus};
 
-use crate::Synchronizer;
+use crate::apply::Reconciled;
+use crate::events::EventSource;
+use crate::{CrawlSummary, RefreshError, Synchronizer};
 use astscope_repository::service::CoreState;
 use astscope_supervision::{Address, ChildRef, ChildSpec, Pool, Strategy, SupervisorSpec};
 use rayon::ThreadPool;
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::fmt;
+use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use synchronizer::Ask;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use updater::Update;
 
 /// How a workspace is kept equal to its disk.
@@ -41,8 +46,10 @@ pub struct SyncConfig {
     pub mailbox: usize,
     /// How long a refresh waits for a synchronizer that is being restarted.
     pub restart_within: Duration,
-    /// How often the disk is looked at. A change holds at once.
+    /// How the disk is watched. A change holds at once.
     pub watch: watch::Receiver<WatchConfig>,
+    /// Where events come from; `None` to look at the disk from time to time instead.
+    pub events: Option<Events>,
     /// How many workspaces look at their disks at a time; `None` for any number.
     pub seats: Option<Pool<Infallible>>,
     /// Tells when everything that was stored was given up, and has to be read again.
@@ -51,6 +58,41 @@ pub struct SyncConfig {
     /// to goes back to the system, which is a third of the memory of a small workspace.
     pub crawl_threads: CrawlThreads,
 }
+
+/// Where a workspace's events come from.
+#[derive(Clone)]
+pub struct Events {
+    /// Begins to listen: one instance for each incarnation of the watcher.
+    pub open: OpenEvents,
+    /// A directory of this workspace alone, in the daemon's own runtime directory, for the files
+    /// whose events prove that earlier ones were seen. It is made and removed as needed.
+    pub cookies: PathBuf,
+}
+
+impl Events {
+    /// The kernel's, if it has any that are good enough.
+    pub fn of_kernel(cookies: PathBuf) -> Option<Self> {
+        #[cfg(target_os = "linux")]
+        {
+            let open = || Ok(Box::new(crate::events::Inotify::open()?) as Box<dyn EventSource>);
+            Some(Self { open: Arc::new(open), cookies })
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            drop(cookies);
+            None
+        }
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").field("cookies", &self.cookies).finish_non_exhaustive()
+    }
+}
+
+/// Makes a source of events.
+pub type OpenEvents = Arc<dyn Fn() -> io::Result<Box<dyn EventSource>> + Send + Sync>;
 
 /// Makes threads, or says why there are none.
 pub type CrawlThreads = Arc<dyn Fn() -> Result<ThreadPool, String> + Send + Sync>;
@@ -75,6 +117,12 @@ struct Shared {
     engine: Synchronizer,
     config: SyncConfig,
     watching: watch::Sender<WatchStatus>,
+    /// Whether somebody wants the watcher to rest.
+    paused: watch::Sender<bool>,
+    /// Why not everything could be watched, when that was last tried.
+    uncovered: watch::Sender<Option<Arc<str>>>,
+    /// For the watcher: something came up that no event told it.
+    nudge: Notify,
     /// Whether the first crawl hasn't come to its end.
     indexing: AtomicBool,
     files_seen: AtomicU64,
@@ -84,10 +132,14 @@ struct Shared {
 impl SyncHandle {
     /// A chain that isn't started yet.
     pub fn new(engine: Synchronizer, config: SyncConfig) -> Self {
-        let pause = config.watch.borrow().every_min;
+        let WatchConfig { every_min: pause, settle, .. } = *config.watch.borrow();
+        let state = WatchState::Polling("it isn't up yet".into());
         let shared = Shared {
             engine,
-            watching: watch::Sender::new(WatchStatus { state: WatchState::Polling, pause }),
+            watching: watch::Sender::new(WatchStatus { state, pause, settle }),
+            paused: watch::Sender::new(false),
+            uncovered: watch::Sender::new(None),
+            nudge: Notify::new(),
             indexing: AtomicBool::new(true),
             files_seen: AtomicU64::new(0),
             indexed_in_ms: OnceLock::new(),
@@ -143,6 +195,26 @@ impl SyncHandle {
         self.shared.watching.subscribe()
     }
 
+    /// What is known of the tree at this moment, and how refreshes were answered so far.
+    pub fn awareness(&self) -> Awareness {
+        let engine = &self.shared.engine;
+        let (tracker, answers) = (engine.tracker(), engine.answers());
+        Awareness {
+            directories: tracker.watches().map_or(0, |watches| watches.n_directories()),
+            events: tracker.n_events(),
+            waiting: tracker.n_waiting(),
+            unsteady: tracker.unsteady().map(|why| why.to_string()),
+            proven: answers.proven.load(Ordering::Relaxed),
+            looked: answers.looked.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Stops watching, or begins again and then looks at everything. Queries are as exact without:
+    /// they look for themselves.
+    pub fn set_paused(&self, paused: bool) {
+        self.shared.paused.send_if_modified(|now| std::mem::replace(now, paused) != paused);
+    }
+
     /// Files that the first crawl has found so far.
     pub fn files_seen(&self) -> u64 {
         self.shared.files_seen.load(Ordering::Relaxed)
@@ -154,7 +226,44 @@ impl SyncHandle {
     }
 }
 
+/// What is known of a tree without looking at it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Awareness {
+    /// Directories that are watched.
+    pub directories: usize,
+    /// Events that were taken in.
+    pub events: u64,
+    /// Entries that have changed and aren't looked at yet.
+    pub waiting: usize,
+    /// Why nothing can be told without looking, if that is so.
+    pub unsteady: Option<String>,
+    /// Refreshes that were answered without a look at the disk.
+    pub proven: u64,
+    /// Refreshes that looked at each file that they were about.
+    pub looked: u64,
+}
+
 impl Shared {
+    /// Brings the repository up to date with the whole root, and has all of it watched from now on.
+    fn reconcile(
+        &self,
+        pool: &ThreadPool,
+        stop: &(dyn Fn() -> bool + Sync),
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<CrawlSummary, RefreshError> {
+        let Reconciled { summary, uncovered } = self.engine.reconcile(pool, stop, progress)?;
+        if let Some(why) = uncovered {
+            let why = match why.source() {
+                Some(source) => format!("{why}: {source}"),
+                None => why.to_string(),
+            };
+            self.uncovered.send_replace(Some(why.into()));
+        }
+        // What came up meanwhile waits for the watcher.
+        self.nudge.notify_one();
+        Ok(summary)
+    }
+
     fn is_indexing(&self) -> bool {
         self.indexing.load(Ordering::Relaxed)
     }

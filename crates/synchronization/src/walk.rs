@@ -273,6 +273,23 @@ pub fn walk(spec: &WalkSpec, stop: &(dyn Fn() -> bool + Sync)) -> Result<Walked,
     Ok(walked)
 }
 
+/// What a plain walk finds directly in a directory that it gets to. Its subdirectories are among the
+/// directories, and aren't looked into.
+pub(crate) fn entries(directory: &Path) -> Result<Walked, GlobError> {
+    let spec = WalkSpec::all_of(directory);
+    let plan = spec.compile()?;
+    let resolved = directory.to_path_buf();
+    let typed = Typed { index: 0, walked: resolved.clone(), resolved, prefix: Vec::new() };
+    let all = Mutex::new(Walked::default());
+    let mut visitors = Visitors { plan: &plan, typed: &typed, stop: &|| false, all: &all };
+    let mut visitor = visitors.build();
+    for entry in plan.builder(&typed).max_depth(Some(1)).build() {
+        visitor.visit(entry);
+    }
+    drop(visitor);
+    Ok(all.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
 /// `cwd/typed`, without the `./` that means nothing to ast-grep either.
 pub(crate) fn join(cwd: &Path, typed: &str) -> PathBuf {
     let typed = Path::new(typed);
@@ -297,13 +314,19 @@ fn prefix(typed: &str) -> Vec<u8> {
 
 impl Plan<'_> {
     fn walk_directory(&self, typed: &Typed, stop: &(dyn Fn() -> bool + Sync), walked: &mut Walked) {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let all = Mutex::new(std::mem::take(walked));
+        let walk = self.builder(typed).threads(threads.min(THREADS_MAX)).build_parallel();
+        walk.visit(&mut Visitors { plan: self, typed, stop, all: &all });
+        *walked = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+    }
+
+    fn builder(&self, typed: &Typed) -> WalkBuilder {
         let disregards = |source| self.spec.no_ignore.contains(&source);
         let vcs = !disregards(IgnoreSource::Vcs);
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let mut builder = WalkBuilder::new(&typed.walked);
         builder
             .current_dir(&self.spec.cwd)
-            .threads(threads.min(THREADS_MAX))
             .follow_links(self.spec.follow)
             .overrides(self.overrides.clone())
             .hidden(!disregards(IgnoreSource::Hidden))
@@ -315,9 +338,7 @@ impl Plan<'_> {
         if let Some(types) = &self.types {
             builder.types(types.clone());
         }
-        let all = Mutex::new(std::mem::take(walked));
-        builder.build_parallel().visit(&mut Visitors { plan: self, typed, stop, all: &all });
-        *walked = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+        builder
     }
 
     /// The language of a file if it is selected. `metadata` is asked only where the name says

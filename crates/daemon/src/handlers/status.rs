@@ -10,7 +10,7 @@ use astscope_protocol::messages::{
     SessionStatus, StatusParams, StatusResult, WatcherStatus, WorkspaceStatus,
 };
 use astscope_supervision as supervision;
-use astscope_synchronization::service::{WatchState, WatchStatus};
+use astscope_synchronization::service::{Awareness, SyncHandle, WatchState};
 use std::time::Duration;
 
 /// How long `status` waits for the list of sessions, which it can do without.
@@ -88,7 +88,7 @@ pub(crate) fn workspace(workspace: &Workspace, with_skipped: bool) -> WorkspaceS
         indexed_in_ms: workspace.sync.indexed_in_ms(),
         remembered: remembered(workspace),
         breakers: breakers(workspace),
-        watcher: watcher(&workspace.sync.watch_status().borrow()),
+        watcher: watcher(&workspace.sync),
         outcome: None,
     }
 }
@@ -149,12 +149,27 @@ fn parsers(daemon: &Daemon, with_files: bool) -> Option<ParsersStatus> {
     })
 }
 
-fn watcher(status: &WatchStatus) -> WatcherStatus {
-    let (state, reason) = match &status.state {
-        WatchState::Polling => ("polling", None),
+/// How its changes are noticed.
+pub(crate) fn watcher(sync: &SyncHandle) -> WatcherStatus {
+    let status = sync.watch_status().borrow().clone();
+    let (state, reason) = match status.state {
+        WatchState::Native => ("native", None),
+        WatchState::Polling(reason) => ("polling", Some(reason.to_string())),
         WatchState::Unavailable(reason) => ("unavailable", Some(reason.to_string())),
         WatchState::Disabled(reason) => ("disabled", Some(reason.to_string())),
+        WatchState::Paused => ("paused", None),
     };
-    let pause_ms = u64::try_from(status.pause.as_millis()).unwrap_or(u64::MAX);
-    WatcherStatus { state: state.to_owned(), pause_ms, reason }
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let Awareness { directories, waiting, unsteady, proven, looked, .. } = sync.awareness();
+    WatcherStatus {
+        state: state.to_owned(),
+        pause_ms: ms(status.pause),
+        settle_ms: ms(status.settle),
+        reason,
+        directories: directories as u64,
+        waiting: waiting as u64,
+        unsteady,
+        proven,
+        looked,
+    }
 }

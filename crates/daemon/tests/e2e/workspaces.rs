@@ -101,7 +101,8 @@ fn roots_named_at_the_start_are_open_and_status_counts_them() {
     assert_eq!(opened.outcome, Some(OpenOutcome::AstLayerStarted));
     let now = status(&mut client);
     let workspace = &now.workspaces[0];
-    assert_eq!((&*workspace.watcher.state, workspace.outcome), ("polling", None));
+    assert_eq!((&*workspace.watcher.state, workspace.outcome), ("native", None));
+    assert_eq!(workspace.watcher.directories, 1);
     let languages: Vec<_> = workspace.languages.iter().map(|(name, n)| (&**name, *n)).collect();
     assert_eq!(languages, [("JavaScript", 1), ("Python", 1)]);
     let skipped = &workspace.skipped_files;

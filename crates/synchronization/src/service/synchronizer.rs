@@ -125,7 +125,11 @@ impl Service for Desk {
                     let Refresh { spec, wait, stop, progress, reply } = *refresh;
                     let refresh = move |checkpoint: &Checkpoint| {
                         let stop = || stop() || checkpoint.check().is_err();
-                        shared.engine.refresh(&spec, wait, &stop, &*progress)
+                        let scope = shared.engine.refresh(&spec, wait, &stop, &*progress);
+                        if shared.engine.tracker().unsteady().is_some() {
+                            shared.nudge.notify_one();
+                        }
+                        scope
                     };
                     answer(reply, own.blocking(None, refresh).await);
                 }),
@@ -133,7 +137,7 @@ impl Service for Desk {
                     let crawl = move |checkpoint: &Checkpoint| {
                         let started = Instant::now();
                         let stop = || stop() || checkpoint.check().is_err();
-                        shared.engine.crawl(&stop, &*progress)?;
+                        shared.reconcile(shared.engine.pool(), &stop, &*progress)?;
                         shared.indexed_since(started);
                         Ok(())
                     };
@@ -163,7 +167,7 @@ fn first_crawl(shared: &Shared, checkpoint: &Checkpoint) {
     let stop = || checkpoint.check().is_err();
     let seen = |_, total| shared.files_seen.store(total as u64, Ordering::Relaxed);
     let crawled = (shared.config.crawl_threads)().and_then(|threads| {
-        let crawled = shared.engine.crawl_on(&threads, &stop, &seen);
+        let crawled = shared.reconcile(&threads, &stop, &seen);
         crawled.map_err(|error| error.to_string())
     });
     let root = shared.engine.root().display();

@@ -11,6 +11,7 @@ use std::path::Path;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 struct Bench {
+    _cookies: tempfile::TempDir,
     fixture: Fixture,
     repository: Arc<Repository>,
     sync: SyncHandle,
@@ -20,6 +21,8 @@ struct Bench {
 
 /// Looks all the time.
 const RESTLESS: WatchConfig = WatchConfig {
+    settle: Duration::from_millis(1),
+    settle_max: Duration::from_millis(8),
     every_min: Duration::from_millis(1),
     every_max: Duration::from_millis(1),
     pause_factor: 1,
@@ -27,6 +30,8 @@ const RESTLESS: WatchConfig = WatchConfig {
 };
 /// Never looks.
 const BLIND: WatchConfig = WatchConfig {
+    settle: Duration::from_millis(1),
+    settle_max: Duration::from_millis(8),
     every_min: Duration::from_hours(1),
     every_max: Duration::from_hours(1),
     pause_factor: 1,
@@ -43,6 +48,22 @@ impl Bench {
         watch: WatchConfig,
         adjust: impl FnOnce(Synchronizer) -> Synchronizer,
     ) -> Self {
+        Self::hearing(files, watch, adjust, |_| None).await
+    }
+
+    /// With the kernel's events.
+    async fn native(files: &str) -> Self {
+        let events = |cookies: &Path| Events::of_kernel(cookies.join("1"));
+        Self::hearing(files, BLIND, |engine| engine, events).await
+    }
+
+    async fn hearing(
+        files: &str,
+        watch: WatchConfig,
+        adjust: impl FnOnce(Synchronizer) -> Synchronizer,
+        events: impl FnOnce(&Path) -> Option<Events>,
+    ) -> Self {
+        let cookies = tempfile::tempdir().unwrap();
         let fixture = Fixture::parse(files);
         let repository = Arc::new(Repository::new(1));
         let threads = || rayon::ThreadPoolBuilder::new().num_threads(2).build();
@@ -53,6 +74,7 @@ impl Bench {
             mailbox: 16,
             restart_within: PATIENCE,
             watch: bounds.subscribe(),
+            events: events(cookies.path()),
             seats: None,
             repository: None,
             crawl_threads: Arc::new(move || threads().map_err(|error| error.to_string())),
@@ -62,7 +84,7 @@ impl Bench {
             .child(sync.supervisor())
             .observer(Recorder::new());
         let root = tree.start("workspace").await.unwrap();
-        Self { fixture, repository, sync, root, bounds }
+        Self { _cookies: cookies, fixture, repository, sync, root, bounds }
     }
 
     async fn until(&self, what: impl Fn() -> bool) {
@@ -224,6 +246,10 @@ impl Disk for Flaky {
     }
 }
 
+fn is_polling(status: &WatchStatus) -> bool {
+    matches!(status.state, WatchState::Polling(_))
+}
+
 impl Bench {
     async fn until_watch(&self, is: impl Fn(&WatchStatus) -> bool) -> WatchStatus {
         let mut status = self.sync.watch_status();
@@ -240,7 +266,7 @@ async fn check_16_a_file_system_that_fails_is_polled_and_changes_are_delivered_w
         Bench::with("//- /a.json\n1\n", RESTLESS, |engine| engine.with_disk(Box::new(own))).await;
     bench.until(|| bench.files() == 1).await;
     disk.fail(std::io::ErrorKind::NotConnected);
-    let status = bench.until_watch(|it| it.state != WatchState::Polling).await;
+    let status = bench.until_watch(|it| !is_polling(it)).await;
     assert!(matches!(status.state, WatchState::Unavailable(_)), "{status:?}");
     assert_eq!(status.pause, RESTLESS.every_min, "it goes on looking");
     bench.fixture.write("b.json", "2\n");
@@ -248,7 +274,7 @@ async fn check_16_a_file_system_that_fails_is_polled_and_changes_are_delivered_w
     assert_eq!(bench.see().await.unwrap(), ["1\n", "2\n"]);
     bench.fixture.write("c.json", "3\n");
     disk.fail(None);
-    bench.until_watch(|it| it.state == WatchState::Polling).await;
+    bench.until_watch(is_polling).await;
     bench.until(|| bench.files() == 3).await;
 }
 
@@ -259,7 +285,7 @@ async fn check_16_a_root_that_vanishes_is_noticed_and_so_is_its_return() {
     let (root, aside) = (bench.fixture.root(), tempfile::TempDir::new().unwrap());
     let away = aside.path().join("away");
     std::fs::rename(&root, &away).unwrap();
-    let status = bench.until_watch(|it| it.state != WatchState::Polling).await;
+    let status = bench.until_watch(|it| !is_polling(it)).await;
     assert!(matches!(status.state, WatchState::Unavailable(_)), "{status:?}");
     assert_eq!(bench.files(), 1, "nothing is given up");
     std::fs::write(away.join("b.json"), "2\n").unwrap();
@@ -276,7 +302,7 @@ async fn check_16_a_root_that_may_not_be_read_is_not_watched_until_it_may() {
         Bench::with("//- /a.json\n1\n", slower, |engine| engine.with_disk(Box::new(own))).await;
     bench.until(|| bench.files() == 1).await;
     disk.fail(std::io::ErrorKind::PermissionDenied);
-    let status = bench.until_watch(|it| it.state != WatchState::Polling).await;
+    let status = bench.until_watch(|it| !is_polling(it)).await;
     assert!(matches!(status.state, WatchState::Disabled(_)), "{status:?}");
     assert_eq!(status.pause, slower.every_max);
     assert_eq!(bench.incarnations().await, [1, 1, 1], "nobody failed");
@@ -284,7 +310,7 @@ async fn check_16_a_root_that_may_not_be_read_is_not_watched_until_it_may() {
     disk.fail(None);
     bench.fixture.write("b.json", "2\n");
     bench.until(|| bench.files() == 2).await;
-    bench.until_watch(|it| it.state == WatchState::Polling).await;
+    bench.until_watch(is_polling).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -316,5 +342,109 @@ async fn bounds_that_change_hold_at_once() {
     bench.bounds.send_replace(RESTLESS);
     bench.until(|| bench.files() == 2).await;
     let status = bench.until_watch(|it| it.pause == RESTLESS.every_max).await;
-    assert_eq!(status.state, WatchState::Polling);
+    assert!(is_polling(&status));
+}
+
+impl Bench {
+    /// Until everything is known without looking.
+    async fn until_steady(&self) {
+        self.until(|| self.sync.awareness().unsteady.is_none()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changes_is_heard_and_parsed_before_anybody_asks() {
+    let bench = Bench::native("//- /a.json\n1\n").await;
+    bench.until_steady().await;
+    assert_eq!(bench.sync.watch_status().borrow().state, WatchState::Native);
+    bench.fixture.write("b.json", "2\n");
+    bench.until(|| bench.files() == 2).await;
+    bench.fixture.write("new/c.json", "3\n");
+    bench.until(|| bench.files() == 3).await;
+    bench.until_steady().await;
+    std::fs::remove_dir_all(bench.fixture.path("new")).unwrap();
+    bench.until(|| bench.files() == 2).await;
+    bench.until_steady().await;
+    assert_eq!(bench.see().await.unwrap(), ["1\n", "2\n"]);
+    assert_eq!(bench.see().await.unwrap(), ["1\n", "2\n"]);
+    assert!(bench.sync.awareness().proven >= 1, "{:?}", bench.sync.awareness());
+}
+
+/// Of a burst nobody sees a part, unless he asks in the middle of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_change_together_are_one_commit() {
+    let bench = Bench::native("//- /a.json\n1\n").await;
+    bench.bounds.send_modify(|bounds| {
+        (bounds.settle, bounds.settle_max) = (Duration::from_millis(500), PATIENCE);
+    });
+    bench.until_steady().await;
+    bench.see().await.unwrap();
+    let before = bench.repository.snapshot().revision();
+    for n in 0..20 {
+        bench.fixture.write(format!("{n}.json"), format!("{n}\n"));
+    }
+    bench.until(|| bench.files() == 21).await;
+    assert_eq!(bench.repository.snapshot().revision().number, before.number + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_04_a_watcher_that_is_killed_is_followed_by_one_that_hears() {
+    let bench = Bench::native("//- /a.json\n1\n").await;
+    bench.until_steady().await;
+    bench.kill("file_watcher").await;
+    bench.fixture.write("b.json", "2\n");
+    assert_eq!(bench.see().await.unwrap(), ["1\n", "2\n"]);
+    bench.until_steady().await;
+    bench.fixture.write("c.json", "3\n");
+    bench.until(|| bench.files() == 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watcher_that_pauses_forgets_nothing() {
+    let bench = Bench::native("//- /a.json\n1\n").await;
+    bench.until_steady().await;
+    bench.sync.set_paused(true);
+    bench.until_watch(|it| it.state == WatchState::Paused).await;
+    assert_eq!(bench.sync.awareness().directories, 0);
+    bench.fixture.write("b.json", "2\n");
+    assert_eq!(bench.see().await.unwrap(), ["1\n", "2\n"], "who asks looks");
+    bench.fixture.write("c.json", "3\n");
+    bench.kill("file_watcher").await;
+    bench.until_watch(|it| it.state == WatchState::Paused).await;
+    bench.sync.set_paused(false);
+    bench.until(|| bench.files() == 3).await;
+    bench.until_watch(|it| it.state == WatchState::Native).await;
+    bench.until_steady().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_16_a_watched_root_that_vanishes_is_noticed_and_so_is_its_return() {
+    let bench = Bench::native("//- /a.json\n1\n").await;
+    bench.bounds.send_modify(|bounds| bounds.every_min = Duration::from_millis(1));
+    bench.until_steady().await;
+    let (root, aside) = (bench.fixture.root(), tempfile::TempDir::new().unwrap());
+    let away = aside.path().join("away");
+    std::fs::rename(&root, &away).unwrap();
+    let status = bench.until_watch(|it| it.state != WatchState::Native).await;
+    assert!(matches!(status.state, WatchState::Unavailable(_)), "{status:?}");
+    assert_eq!(bench.files(), 1, "nothing is given up");
+    std::fs::write(away.join("b.json"), "2\n").unwrap();
+    std::fs::rename(&away, &root).unwrap();
+    bench.until_watch(|it| it.state == WatchState::Native).await;
+    bench.until(|| bench.files() == 2).await;
+    bench.until_steady().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_16_without_events_it_looks_and_says_why() {
+    let mute = |cookies: &Path| {
+        let open = || Err(std::io::Error::from(rustix::io::Errno::MFILE));
+        Some(Events { open: Arc::new(open), cookies: cookies.join("1") })
+    };
+    let bench = Bench::hearing("//- /a.json\n1\n", RESTLESS, |engine| engine, mute).await;
+    let status = bench.until_watch(|it| is_polling(it) && it.pause == RESTLESS.every_max).await;
+    let WatchState::Polling(why) = status.state else { panic!("{status:?}") };
+    assert!(why.contains("open files"), "{why}");
+    bench.fixture.write("b.json", "2\n");
+    bench.until(|| bench.files() == 2).await;
 }

@@ -1,8 +1,10 @@
 //! `incremental_updater`: catches up in the background with what has changed, so that the next
-//! query finds it parsed. One crawl at a time; hints that come meanwhile are one more. When the
-//! repository gives up what it held, this reads everything again.
+//! query finds it parsed. What events told of is one transaction; where they don't say enough the
+//! root is walked. One at a time; hints that come meanwhile are one more. When the repository gives
+//! up what it held, this reads everything again.
 
 use super::{Shared, SyncHandle};
+use crate::RefreshError;
 use astscope_repository::service::CoreState;
 use astscope_supervision::{Checkpoint, ChildSpec, Ctx, Exit, Init, Mailbox, Service};
 use std::future::pending;
@@ -30,26 +32,31 @@ impl Service for Updater {
         let mut repository = self.0.config.repository.clone();
         let mut corruptions = repository.as_ref().map_or(0, |state| state.borrow().corruptions);
         loop {
-            tokio::select! {
+            let is_lost = tokio::select! {
                 update = mailbox.recv() => match update {
-                    Some(Update) => {}
+                    Some(Update) => false,
                     None => return Ok(()),
                 },
                 now = corrupted(&mut repository, corruptions) => {
                     corruptions = now;
                     let root = self.0.engine.root().display();
                     tracing::warn!(%root, "what was stored was damaged; the files are read again");
+                    true
                 }
-            }
+            };
             let shared = Arc::clone(&self.0);
-            let crawl = move |checkpoint: &Checkpoint| {
-                let stop = || checkpoint.check().is_err();
-                shared.engine.crawl(&stop, &|_, _| {}).map_err(|error| error.to_string())
+            let catch_up = move |checkpoint: &Checkpoint| {
+                let (engine, stop) = (&shared.engine, || checkpoint.check().is_err());
+                if is_lost || engine.tracker().unsteady().is_some() {
+                    shared.reconcile(engine.pool(), &stop, &|_, _| {})?;
+                }
+                engine.catch_up(usize::MAX, &stop);
+                Ok::<_, RefreshError>(())
             };
             let root = self.0.engine.root().display();
-            match ctx.blocking(None, crawl).await? {
-                Ok(summary) => tracing::debug!(%root, files = summary.files, "caught up"),
-                Err(error) => tracing::debug!(%root, error, "not caught up"),
+            match ctx.blocking(None, catch_up).await? {
+                Ok(()) => tracing::debug!(%root, "caught up"),
+                Err(error) => tracing::debug!(%root, %error, "not caught up"),
             }
         }
     }

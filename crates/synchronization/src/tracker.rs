@@ -1,0 +1,389 @@
+//! What is known to be true of the tree without looking, and what is known to have changed since.
+//!
+//! Events are noticed ([`Watches`]), queue up here, and are applied to the repository by whoever
+//! needs them first, a query or the updater. When nothing is left and every directory is watched,
+//! that is a [`Proof`]: the repository holds the tree as it was at the last barrier, and no look at
+//! the disk could say otherwise.
+//!
+//! Names and contents are told apart. A change of content concerns its file; a change of names makes
+//! remembered walks wrong, and they carry the number of the names that they were made under. What
+//! events can't follow, directories that move and ignore rules that change, shakes everything:
+//! there is no proof until the whole root was walked again under watch.
+
+use crate::events::RawKind;
+use crate::watches::Watches;
+use astscope_syntax::Language;
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Entries that may wait to be looked at. A walk of the tree costs less than more of them.
+const QUEUE_MAX: usize = 8192;
+
+/// Who waits for another to apply looks this often whether it was given up.
+const RECHECK: Duration = Duration::from_millis(20);
+
+/// Why only a walk of the whole root can tell what is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Shake {
+    /// Nothing was watched until now.
+    Began,
+    /// Directories came, went or moved.
+    Directories,
+    /// Ignore rules may be other ones.
+    Rules,
+    /// A file has got another name: a change is told under the one that was used.
+    Links,
+    /// The kernel lost events, or more came than are kept.
+    Overflow,
+    /// The root isn't what was watched any more.
+    RootGone,
+    /// What happened can't be read any more, in the operating system's words.
+    Deaf(Arc<str>),
+    /// What had changed could not be stored.
+    Unapplied,
+    /// Somebody wants it.
+    Asked,
+}
+
+impl fmt::Display for Shake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Began => "nothing was watched until now",
+            Self::Directories => "directories came, went or moved",
+            Self::Rules => "ignore rules may have changed",
+            Self::Links => "a file has several names",
+            Self::Overflow => "more happened than could be followed",
+            Self::RootGone => "the root is gone",
+            Self::Deaf(why) => return write!(f, "events can't be read: {why}"),
+            Self::Unapplied => "changes could not be stored",
+            Self::Asked => "a look at everything was asked for",
+        })
+    }
+}
+
+/// What may be other about an entry of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Touch {
+    /// Its content or metadata.
+    Content,
+    /// Whether it is there.
+    Name,
+}
+
+/// Entries to be looked at, by directory.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    pub(crate) entries: BTreeMap<Arc<Path>, BTreeMap<OsString, Touch>>,
+    pub(crate) n_entries: usize,
+}
+
+impl Queue {
+    fn add(&mut self, directory: &Arc<Path>, name: OsString, touch: Touch) {
+        let names = self.entries.entry(Arc::clone(directory)).or_default();
+        if let Some(known) = names.get_mut(&name) {
+            *known = touch.max(*known);
+        } else {
+            names.insert(name, touch);
+            self.n_entries += 1;
+        }
+    }
+
+    fn add_all(&mut self, other: Self) {
+        for (directory, names) in other.entries {
+            for (name, touch) in names {
+                self.add(&directory, name, touch);
+            }
+        }
+    }
+}
+
+/// That the repository holds the tree as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Proof {
+    /// Which names there are; never 0.
+    pub(crate) names: u64,
+    namings: u64,
+}
+
+/// What has become of the tree since it was walked.
+#[derive(Debug, Default)]
+pub(crate) struct Tracker {
+    inner: Mutex<Inner>,
+    applied: Condvar,
+    /// Held by whoever walks the root.
+    walking: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    watches: Option<Arc<Watches>>,
+    queue: Queue,
+    /// How many entries are being applied at this moment.
+    applying: Option<usize>,
+    /// Times that everything was shaken, and the last reason.
+    shaken: u64,
+    why: Option<Shake>,
+    /// How often it had been when the last walk began that found everything watched.
+    walked: Option<u64>,
+    /// The number of the names.
+    names: u64,
+    /// Events that said anything about names, whatever came of them.
+    namings: u64,
+    /// The files that a plain walk of the root finds.
+    listed: HashSet<Arc<Path>>,
+    /// Entries that were touched since the walk began that is under way: it may have missed them.
+    since_walk: Option<Queue>,
+    n_events: u64,
+}
+
+impl Inner {
+    fn shake(&mut self, why: Shake) {
+        self.shaken += 1;
+        self.names += 1;
+        self.namings += 1;
+        self.why = Some(why);
+    }
+
+    fn is_steady(&self) -> bool {
+        self.watches.is_some() && self.walked == Some(self.shaken)
+    }
+}
+
+impl Tracker {
+    /// Who watches from now on. Whatever happened before is unknown.
+    pub(crate) fn watch_through(&self, watches: Option<Arc<Watches>>) {
+        let mut inner = self.lock();
+        inner.watches = watches;
+        inner.walked = None;
+        inner.shake(Shake::Began);
+    }
+
+    pub(crate) fn watches(&self) -> Option<Arc<Watches>> {
+        self.lock().watches.clone()
+    }
+
+    /// Only a walk can tell.
+    pub(crate) fn shake(&self, why: Shake) {
+        self.lock().shake(why);
+    }
+
+    /// Why there can't be a proof before the next walk of the root, if that is so.
+    pub(crate) fn unsteady(&self) -> Option<Shake> {
+        let inner = self.lock();
+        if inner.is_steady() { None } else { Some(inner.why.clone().unwrap_or(Shake::Began)) }
+    }
+
+    /// Whether anything waits to be applied or walked.
+    #[cfg(feature = "service")]
+    pub(crate) fn is_behind(&self) -> bool {
+        let inner = self.lock();
+        !inner.is_steady() || inner.queue.n_entries > 0
+    }
+
+    /// Entries that wait to be applied.
+    pub(crate) fn n_waiting(&self) -> usize {
+        let inner = self.lock();
+        inner.queue.n_entries + inner.applying.unwrap_or(0)
+    }
+
+    /// Events that were taken in so far.
+    #[cfg(feature = "service")]
+    pub(crate) fn n_events(&self) -> u64 {
+        self.lock().n_events
+    }
+
+    /// The proof, if nothing is in its way.
+    pub(crate) fn proof(&self) -> Option<Proof> {
+        let inner = self.lock();
+        let is_settled =
+            inner.is_steady() && inner.queue.n_entries == 0 && inner.applying.is_none();
+        is_settled.then_some(Proof { names: inner.names, namings: inner.namings })
+    }
+
+    /// Whether nothing was said about names since `proof`, though perhaps about contents.
+    pub(crate) fn has_kept_names(&self, proof: Proof) -> bool {
+        let inner = self.lock();
+        inner.is_steady() && inner.namings == proof.namings && inner.names == proof.names
+    }
+
+    /// Whether a plain walk of the root finds this file, as far as is known.
+    pub(crate) fn listed(&self, path: &Path) -> Option<Arc<Path>> {
+        self.lock().listed.get(path).cloned()
+    }
+
+    /// The right to walk the root, as soon as nobody else does.
+    pub(crate) fn walking(&self) -> MutexGuard<'_, ()> {
+        self.walking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a walk of the root begins, and gives how often everything was shaken before. One
+    /// at a time.
+    pub(crate) fn begin_walk(&self) -> u64 {
+        let mut inner = self.lock();
+        inner.since_walk = Some(Queue::default());
+        inner.shaken
+    }
+
+    /// Notes what that walk has found.
+    pub(crate) fn list(&self, listed: HashSet<Arc<Path>>) {
+        let mut inner = self.lock();
+        if inner.listed != listed {
+            inner.listed = listed;
+            inner.names += 1;
+        }
+        if let Some(touched) = inner.since_walk.take() {
+            inner.queue.add_all(touched);
+        }
+    }
+
+    /// Notes that all of it was watched and is stored.
+    pub(crate) fn walked(&self, shaken: u64) {
+        self.lock().walked = Some(shaken);
+    }
+
+    /// Takes in an event. `directory` is the watched one.
+    pub(crate) fn notice(&self, directory: &Arc<Path>, name: OsString, event: Noticed) {
+        let mut inner = self.lock();
+        inner.n_events += 1;
+        match event {
+            Noticed::Nothing => {}
+            Noticed::Shake(why) => inner.shake(why),
+            Noticed::Touch(touch) => {
+                inner.namings += u64::from(touch == Touch::Name);
+                if let Some(touched) = &mut inner.since_walk {
+                    touched.add(directory, name.clone(), Touch::Name);
+                }
+                inner.queue.add(directory, name, touch);
+                if inner.queue.n_entries > QUEUE_MAX {
+                    inner.queue = Queue::default();
+                    inner.shake(Shake::Overflow);
+                }
+            }
+        }
+    }
+
+    /// Takes what waits to be applied, if that is no more than `most`. Waits for whoever applies
+    /// something now, if that is no more either, until `stop` says so.
+    pub(crate) fn take(&self, most: usize, stop: &(dyn Fn() -> bool + Sync)) -> Taking<'_> {
+        let mut inner = self.lock();
+        loop {
+            match inner.applying {
+                Some(n) if n > most || stop() => return Taking::TooMuch,
+                Some(_) => {
+                    let waited = self.applied.wait_timeout(inner, RECHECK);
+                    inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+                None => break,
+            }
+        }
+        match inner.queue.n_entries {
+            0 => Taking::Nothing,
+            n if n > most => Taking::TooMuch,
+            n => {
+                inner.applying = Some(n);
+                let queue = std::mem::take(&mut inner.queue);
+                Taking::Taken(Taken { tracker: self, queue })
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What there was to be taken.
+pub(crate) enum Taking<'t> {
+    Nothing,
+    /// More than was asked for.
+    TooMuch,
+    Taken(Taken<'t>),
+}
+
+/// What one applies. Dropping it puts it back.
+#[derive(Debug)]
+pub(crate) struct Taken<'t> {
+    tracker: &'t Tracker,
+    pub(crate) queue: Queue,
+}
+
+impl Taken<'_> {
+    /// It is applied: these files are listed that were not, and those are no more. `is_renamed`
+    /// says that remembered walks may find something else though neither is so.
+    pub(crate) fn done(mut self, new: Vec<Arc<Path>>, gone: &[Arc<Path>], is_renamed: bool) {
+        self.queue = Queue::default();
+        let mut inner = self.tracker.lock();
+        let n_gone = gone.iter().filter(|path| inner.listed.remove(*path)).count();
+        let n_new = new.into_iter().filter(|path| inner.listed.insert(Arc::clone(path))).count();
+        if n_gone > 0 || n_new > 0 || is_renamed {
+            inner.names += 1;
+        }
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.tracker.lock();
+        inner.queue.add_all(std::mem::take(&mut self.queue));
+        inner.applying = None;
+        drop(inner);
+        self.tracker.applied.notify_all();
+    }
+}
+
+/// What an event comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Noticed {
+    Nothing,
+    Touch(Touch),
+    Shake(Shake),
+}
+
+impl Noticed {
+    /// Reduces what happened to the entry `name`, which is a directory or not, and a watched one or
+    /// not.
+    pub(crate) fn of(kind: RawKind, name: &OsStr, is_dir: bool, is_watched: bool) -> Self {
+        match kind {
+            RawKind::Overflow => return Self::Shake(Shake::Overflow),
+            // Of an entry it is told by its directory too.
+            RawKind::SelfGone | RawKind::Ended => return Self::Nothing,
+            RawKind::Written | RawKind::Attributes | RawKind::Appeared | RawKind::Disappeared => {}
+        }
+        if is_rule(name) {
+            return Self::Shake(Shake::Rules);
+        }
+        let is_new = kind == RawKind::Appeared;
+        match (is_dir, is_watched) {
+            (true, true) => Self::Shake(Shake::Directories),
+            // One that nobody walked into is gone.
+            (true, false) if kind == RawKind::Disappeared => Self::Nothing,
+            // It may be ignored, or could not be read and now perhaps can.
+            (true, false) => Self::Touch(Touch::Name),
+            (false, _) if !is_of_interest(name) => Self::Nothing,
+            (false, _) if is_new || kind == RawKind::Disappeared => Self::Touch(Touch::Name),
+            (false, _) => Self::Touch(Touch::Content),
+        }
+    }
+}
+
+/// Whether an entry of this name says what else is ignored.
+fn is_rule(name: &OsStr) -> bool {
+    [".gitignore", ".ignore", ".git", ".jj"].iter().any(|rule| name == *rule)
+}
+
+pub(crate) fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
+}
+
+/// Whether a file of this name may be in a language by what it says in its first line.
+pub(crate) fn goes_by_content(name: &OsStr) -> bool {
+    Path::new(name).extension().is_none() && !is_hidden(name)
+}
+
+fn is_of_interest(name: &OsStr) -> bool {
+    Language::from_path(Path::new(name)).is_some() || goes_by_content(name)
+}

@@ -11,8 +11,8 @@ pub(crate) use query::{
     OutputArgs, ReportStyle, RunArgs, ScanArgs, SeverityArg,
 };
 
-use crate::exit;
-use astscope_protocol::messages::FaultKind;
+use crate::{changes, exit};
+use astscope_protocol::messages::{FaultKind, Revision};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -96,6 +96,8 @@ pub(crate) enum Command {
     Points(PointsArgs),
     /// Print how a pattern is answered: requirements, candidates, times.
     Explain(Box<ExplainArgs>),
+    /// Print which files are not what they were at a revision.
+    Changes(ChangesArgs),
     /// Print what the daemon holds, and which files it skipped and why.
     Status(StatusArgs),
     /// Print the daemon's supervision tree: what it is made of, and how each part does.
@@ -199,6 +201,40 @@ pub(crate) struct ExplainArgs {
     pub(crate) lang: Option<String>,
     #[command(flatten)]
     pub(crate) input: InputArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `astscope changes`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+The directory is read first, so that everything written before is seen. Each line is a file, its path \
+relative to the workspace's root (`--json` says which that is), as `git status --short` has them:
+
+  A PATH   it wasn't there
+  M PATH   its bytes have changed
+  D PATH   it is no longer there
+  # EPOCH.NUMBER
+
+The last line is the revision that is read now, to be given to --since the next time; without --since \
+it is the only line. A file that comes and goes between the two is not told. Files are those that a \
+plain search of the root finds, whether or not they can be parsed.
+
+The daemon remembers so many changes, and no others once it is restarted: then the exit status is 65, \
+and everything has to be read again. It is 0 otherwise, whether or not anything has changed.
+
+Examples:
+  astscope changes
+  astscope changes --since 1795271573392090.16
+  since=$(astscope changes | tail -n 1 | cut -c 3-); make; astscope changes --since $since")]
+pub(crate) struct ChangesArgs {
+    /// The workspace, or anything in it.
+    #[arg(default_value = ".")]
+    pub(crate) path: String,
+    /// The revision to compare with.
+    #[arg(long, value_name = "EPOCH.NUMBER", value_parser = changes::revision)]
+    pub(crate) since: Option<Revision>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -3,9 +3,10 @@
 use crate::failure::Failure;
 use astscope_protocol::client::{CallError, Event};
 use astscope_protocol::messages::{
-    ConfigParams, ConfigResult, EventsParams, EventsResult, Explanation, FaultParams, HealthParams,
-    HealthResult, KillParams, ParseParams, ParseResult, PointsParams, PointsResult, RunParams,
-    ScanParams, StatusParams, StatusResult, StopParams, Summary, TreeParams, TreeResult,
+    ChangesParams, ChangesResult, ConfigParams, ConfigResult, EventsParams, EventsResult,
+    Explanation, FaultParams, HealthParams, HealthResult, KillParams, ParseParams, ParseResult,
+    PointsParams, PointsResult, RunParams, ScanParams, StatusParams, StatusResult, StopParams,
+    Summary, TreeParams, TreeResult,
 };
 use std::ops::ControlFlow;
 
@@ -36,6 +37,12 @@ pub trait Backend {
         params: &RunParams,
         on_event: OnEvent<'_>,
     ) -> Result<Explanation, BackendError>;
+    /// Says what has changed since a revision.
+    fn changes(
+        &mut self,
+        params: &ChangesParams,
+        on_event: OnEvent<'_>,
+    ) -> Result<ChangesResult, BackendError>;
     /// Renders a syntax tree.
     fn parse(&mut self, params: &ParseParams) -> Result<ParseResult, BackendError>;
     /// Says where code could be observed.

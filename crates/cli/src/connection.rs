@@ -5,9 +5,10 @@ use crate::daemon_start;
 use crate::failure::Failure;
 use astscope_protocol::client::{Attempt, CallError, Client, ReadRequest, RetryingClient};
 use astscope_protocol::messages::{
-    ConfigParams, ConfigResult, EventsParams, EventsResult, Explanation, FaultParams, HealthParams,
-    HealthResult, KillParams, ParseParams, ParseResult, PointsParams, PointsResult, RunParams,
-    ScanParams, StatusParams, StatusResult, StopParams, Summary, TreeParams, TreeResult, method,
+    ChangesParams, ChangesResult, ConfigParams, ConfigResult, EventsParams, EventsResult,
+    Explanation, FaultParams, HealthParams, HealthResult, KillParams, ParseParams, ParseResult,
+    PointsParams, PointsResult, RunParams, ScanParams, StatusParams, StatusResult, StopParams,
+    Summary, TreeParams, TreeResult, method,
 };
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -109,6 +110,14 @@ impl Backend for Daemon {
         on_event: OnEvent<'_>,
     ) -> Result<Explanation, BackendError> {
         self.client().call_streaming(ReadRequest::Explain(params), on_event)
+    }
+
+    fn changes(
+        &mut self,
+        params: &ChangesParams,
+        on_event: OnEvent<'_>,
+    ) -> Result<ChangesResult, BackendError> {
+        self.client().call_streaming(ReadRequest::Changes(params), on_event)
     }
 
     fn parse(&mut self, params: &ParseParams) -> Result<ParseResult, BackendError> {

@@ -29,6 +29,8 @@ pub enum Exit {
     UnknownShell = 10,
     /// The language is not known.
     UnknownLanguage = 33,
+    /// What changed since the revision isn't known.
+    HistoryGone = 65,
     /// The daemon can't be reached or started.
     Unreachable = 69,
     /// The daemon or this program has a bug.
@@ -61,6 +63,7 @@ Exit codes (as ast-grep's below 64):
     9  invalid glob
    10  `completions` can't tell the shell
    33  unknown language
+   65  `changes` can't go back to that revision: everything is to be read again
    69  the daemon can't be reached or started
    70  internal error
    75  deadline passed, daemon overloaded or restarting; the same command may succeed later
@@ -85,6 +88,7 @@ impl Exit {
             ErrorCode::UnknownLanguage => Self::UnknownLanguage,
             ErrorCode::InvalidGlob => Self::InvalidGlob,
             ErrorCode::PathNotFound | ErrorCode::RootRefused | ErrorCode::FileSkipped => Self::File,
+            ErrorCode::HistoryGone => Self::HistoryGone,
             ErrorCode::Cancelled => Self::Interrupted,
             ErrorCode::DeadlineExceeded
             | ErrorCode::Overloaded
@@ -125,6 +129,7 @@ mod tests {
             Exit::InvalidGlob,
             Exit::UnknownShell,
             Exit::UnknownLanguage,
+            Exit::HistoryGone,
             Exit::Unreachable,
             Exit::Internal,
             Exit::TryLater,

@@ -131,6 +131,8 @@ impl Failure {
             ErrorCode::RootRefused => of("This directory is not searched.")
                 .help("Name a directory below it, or open it with `astscope serve --root`."),
             ErrorCode::FileSkipped => of("The file can't be parsed."),
+            ErrorCode::HistoryGone => of("What has changed since that revision is not known.")
+                .help("Read all files again."),
             ErrorCode::Cancelled => of("Cancelled."),
             ErrorCode::DeadlineExceeded => of("The deadline passed before the answer was complete.")
                 .help("Give it more time with --deadline, or ask for what is parsed already with --no-wait."),

@@ -16,6 +16,7 @@
 
 mod args;
 mod backend;
+mod changes;
 mod completions;
 mod connection;
 mod console;
@@ -125,6 +126,7 @@ fn command(
         Command::Parse(args) => inspect::parse(args, console, backend),
         Command::Points(args) => inspect::points(args, console, backend),
         Command::Explain(args) => inspect::explain(args, &cli.global, console, backend),
+        Command::Changes(args) => changes::changes(args, &cli.global, console, backend),
         Command::Status(args) => inspect::status(args, console, backend),
         Command::Tree(args) => operate::tree(args, console, backend),
         Command::Events(args) => operate::events(args, console, backend),

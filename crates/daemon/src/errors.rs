@@ -7,6 +7,7 @@ use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::ErrorCode;
 use astscope_querying::service::ExecuteError;
 use astscope_querying::{Interrupt, QueryError};
+use astscope_repository::{HistoryGone, Revision};
 use astscope_supervision::{AdminError, CallError, Exit, NotReady, TaskError};
 use astscope_synchronization::service::SyncError;
 use astscope_synchronization::{GlobError, RefreshError, RootError};
@@ -150,6 +151,20 @@ pub(crate) fn glob(error: &GlobError) -> RpcError {
 /// A directory that can't be opened.
 pub(crate) fn root(error: &RootError) -> RpcError {
     with(ErrorCode::PathNotFound, error.to_string(), None, causes(error), None)
+}
+
+/// A path in no directory that is, or may become, a root unasked.
+pub(crate) fn root_refused(path: &Path) -> RpcError {
+    RpcError::new(ErrorCode::RootRefused, format!("{} is in no watched directory", path.display()))
+}
+
+/// A revision since which nobody knows what has changed.
+pub(crate) fn history(gone: &HistoryGone) -> RpcError {
+    let Revision { epoch, number } = gone.oldest;
+    let help = format!(
+        "Read all files again, and ask about the revision of that answer. The oldest that can be asked about is {epoch}.{number}."
+    );
+    with(ErrorCode::HistoryGone, gone.to_string(), Some(help), Vec::new(), None)
 }
 
 /// A file that has no tree.

@@ -3,6 +3,7 @@
 //! Queries take turns and run under the executor of their workspace; what looks at a disk runs on a
 //! thread that may block; the rest is answered at once.
 
+mod changes;
 mod explain;
 pub(crate) mod operations;
 mod parse;
@@ -45,6 +46,7 @@ pub(crate) async fn handle(
             return query(ctx, daemon, context, request).await;
         }
         method::OPEN => return open(ctx, daemon, context, request).await,
+        method::CHANGES => return changes::changes(ctx, daemon, context, request).await,
         method::PARSE => {
             let daemon = Arc::clone(daemon);
             let work = move |_: &_| {

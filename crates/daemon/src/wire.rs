@@ -244,6 +244,11 @@ pub(crate) fn revision(revision: astscope_repository::Revision) -> wire::Revisio
     wire::Revision { epoch: revision.epoch, number: revision.number }
 }
 
+/// A revision as a client knows it.
+pub(crate) fn revision_of(revision: wire::Revision) -> astscope_repository::Revision {
+    astscope_repository::Revision { epoch: revision.epoch, number: revision.number }
+}
+
 /// A file without a tree.
 pub(crate) fn skipped(path: String, reason: &astscope_syntax::SkipReason) -> wire::SkippedFile {
     wire::SkippedFile { path, reason: reason.code().to_owned(), detail: reason.to_string() }

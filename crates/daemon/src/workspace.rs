@@ -198,7 +198,7 @@ impl Committer for Accounting {
         let before = self.text.bytes() + self.trees.bytes();
         self.text.set(totals.source_bytes);
         self.trees.set(totals.tree_bytes);
-        self.indexes.set(snapshot.index_bytes());
+        self.indexes.set(snapshot.index_bytes() + self.repository.history_bytes());
         let grown = (totals.source_bytes + totals.tree_bytes).saturating_sub(before);
         if grown > 0 {
             self.memory.inserted(grown);

@@ -10,7 +10,9 @@ use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::Selection;
 use astscope_repository::{Revision, Scope};
 use astscope_supervision::DynamicSupervisor;
-use astscope_synchronization::{LanguageGlobs, RootDecision, Synchronizer, WalkSpec, roots};
+use astscope_synchronization::{
+    LanguageGlobs, RootDecision, RootError, Synchronizer, WalkSpec, roots,
+};
 use astscope_syntax::Language;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -111,6 +113,16 @@ impl Workspaces {
         Ok(workspace)
     }
 
+    /// The workspace that a path lies in, opened if need be. Blocks.
+    pub(crate) fn of(&self, daemon: &Arc<Daemon>, path: &Path) -> Result<Arc<Workspace>, RpcError> {
+        match self.decide(path).map_err(|error| errors::root(&error))? {
+            RootDecision::Watched(root) | RootDecision::New(root) => {
+                daemon.runtime.block_on(self.open(daemon, root))
+            }
+            RootDecision::OneShot => Err(errors::root_refused(path)),
+        }
+    }
+
     /// The open root that `root` is, or lies in.
     fn around(&self, root: &Path) -> Option<Arc<Workspace>> {
         self.lock().iter().find(|known| root.starts_with(&known.root)).cloned()
@@ -196,14 +208,18 @@ impl Workspaces {
         daemon: &Arc<Daemon>,
         path: &Path,
     ) -> Result<Option<Arc<Workspace>>, RpcError> {
-        let watched: Vec<PathBuf> = self.lock().iter().map(|known| known.root.clone()).collect();
-        match roots::decide(path, &watched) {
+        match self.decide(path) {
             Ok(RootDecision::Watched(root) | RootDecision::New(root)) => {
                 daemon.runtime.block_on(self.open(daemon, root)).map(Some)
             }
             // A path that can't be looked at is reported by the walk, like any other.
             Ok(RootDecision::OneShot) | Err(_) => Ok(None),
         }
+    }
+
+    fn decide(&self, path: &Path) -> Result<RootDecision, RootError> {
+        let watched: Vec<PathBuf> = self.lock().iter().map(|known| known.root.clone()).collect();
+        roots::decide(path, &watched)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Workspace>>> {

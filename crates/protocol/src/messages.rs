@@ -4,10 +4,12 @@
 //! be added within a protocol version; a field's meaning never changes. `docs/protocol.md`
 //! describes the same to somebody who writes a client in another language.
 
+mod changes;
 mod matches;
 mod operations;
 mod points;
 
+pub use changes::{ChangesParams, ChangesResult};
 pub use matches::Matches;
 pub use operations::{
     BreakerState, BreakerStatus, ConfigParams, ConfigResult, EventRecord, EventsParams,
@@ -40,6 +42,8 @@ pub mod method {
     pub const POINTS: &str = "points";
     /// [`OpenParams`](super::OpenParams) → [`WorkspaceStatus`](super::WorkspaceStatus), once the root is indexed.
     pub const OPEN: &str = "open";
+    /// [`ChangesParams`](super::ChangesParams) → [`ChangesResult`](super::ChangesResult).
+    pub const CHANGES: &str = "changes";
     /// [`StatusParams`](super::StatusParams) → [`StatusResult`](super::StatusResult).
     pub const STATUS: &str = "status";
     /// [`TreeParams`](super::TreeParams) → [`TreeResult`](super::TreeResult).
@@ -829,6 +833,8 @@ pub enum ErrorCode {
     FileSkipped,
     /// The supervision tree has no node of that path (-32023).
     NodeNotFound,
+    /// What changed since a revision isn't known (-32024).
+    HistoryGone,
     /// The client gave the request up (-32800).
     Cancelled,
     /// The deadline passed (-32801).
@@ -867,6 +873,7 @@ impl ErrorCode {
             Self::RootRefused => -32021,
             Self::FileSkipped => -32022,
             Self::NodeNotFound => -32023,
+            Self::HistoryGone => -32024,
             Self::Cancelled => -32800,
             Self::DeadlineExceeded => -32801,
             Self::Overloaded => -32802,

@@ -1,5 +1,5 @@
 //! `docs/protocol.md` is the only thing that a client in another language has. Whatever
-//! `messages.rs`, its `operations.rs` and `limits.rs` define must stand there, so they are read as
+//! `messages.rs`, the files below it and `limits.rs` define must stand there, so they are read as
 //! text: a list kept by hand would be forgotten together with the documentation.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
@@ -9,6 +9,7 @@ use std::fmt::Write;
 const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
 const MESSAGES: &str = concat!(
     include_str!("../src/messages.rs"),
+    include_str!("../src/messages/changes.rs"),
     include_str!("../src/messages/operations.rs"),
     include_str!("../src/messages/points.rs")
 );

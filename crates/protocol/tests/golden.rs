@@ -3,17 +3,17 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
 use astscope_protocol::messages::{
-    BreakerState, BreakerStatus, ByteRange, Cancel, ConfigParams, ConfigResult, Context, Delivery,
-    ErrorCode, ErrorData, EventRecord, EventsParams, EventsResult, Explanation, FaultKind,
-    FaultParams, FaultPoint, Fix, HealthDetail, HealthParams, HealthResult, HealthStatus,
-    HealthVerdict, HelloParams, HelloResult, IgnoreKind, Item, KillParams, MatchRecord,
-    MatcherSpec, MemoryStatus, OpenOutcome, OpenParams, PROTOCOL, ParseParams, ParseResult,
-    ParsersStatus, Peer, PlanStep, PointRecord, PointsLevel, PointsParams, PointsResult, Position,
-    Progress, QuarantinedFile, Range, RememberedStatus, RequestCounts, Revision, RuleSource,
-    RunParams, ScanParams, Selection, ServiceHealth, SessionStatus, SettingRecord, SettingSource,
-    SettingsError, SeverityOverrides, SkippedFile, StatusParams, StatusResult, StopParams, Summary,
-    SyntaxError, TreeFormat, TreeParams, TreeResult, WORKSPACE_SERVICES, WatcherStatus,
-    WorkspaceHealth, WorkspaceStatus,
+    BreakerState, BreakerStatus, ByteRange, Cancel, ChangesParams, ChangesResult, ConfigParams,
+    ConfigResult, Context, Delivery, ErrorCode, ErrorData, EventRecord, EventsParams, EventsResult,
+    Explanation, FaultKind, FaultParams, FaultPoint, Fix, HealthDetail, HealthParams, HealthResult,
+    HealthStatus, HealthVerdict, HelloParams, HelloResult, IgnoreKind, Item, KillParams,
+    MatchRecord, MatcherSpec, MemoryStatus, OpenOutcome, OpenParams, PROTOCOL, ParseParams,
+    ParseResult, ParsersStatus, Peer, PlanStep, PointRecord, PointsLevel, PointsParams,
+    PointsResult, Position, Progress, QuarantinedFile, Range, RememberedStatus, RequestCounts,
+    Revision, RuleSource, RunParams, ScanParams, Selection, ServiceHealth, SessionStatus,
+    SettingRecord, SettingSource, SettingsError, SeverityOverrides, SkippedFile, StatusParams,
+    StatusResult, StopParams, Summary, SyntaxError, TreeFormat, TreeParams, TreeResult,
+    WORKSPACE_SERVICES, WatcherStatus, WorkspaceHealth, WorkspaceStatus,
 };
 use expect_test::{Expect, expect};
 use serde::Serialize;
@@ -377,6 +377,27 @@ fn open_status_and_stop() {
         },
         &expect![[
             r#"{"server":{"name":"astscope","version":"0.1.0"},"pid":7,"socket":"/run/user/7/astscope/daemon.sock","uptimeSeconds":60,"idleExitSeconds":null,"clients":1,"sessions":[{"session":4,"client":"test 1.0.0"}],"memory":{"text":1,"trees":2,"indexes":3,"caches":4,"residentAnon":5,"residentFile":6},"settingsError":"line 2: no","parsers":{"processes":2,"lost":1,"restrictions":"no files","quarantined":1,"forgottenBecause":"read-only","quarantinedFiles":[{"contentId":"ab","language":"Rust","detail":"hung","atSeconds":9}]},"workspaces":[]}"#
+        ]],
+    );
+}
+
+#[test]
+fn changes() {
+    check(
+        &ChangesParams { path: "/p".into(), since: Some(revision()), deadline_ms: Some(500) },
+        &expect![[r#"{"path":"/p","since":{"epoch":2,"number":9},"deadlineMs":500}"#]],
+    );
+    check(&ChangesParams::default(), &expect![[r#"{"path":""}"#]]);
+    check(
+        &ChangesResult {
+            root: "/p".into(),
+            revision: revision(),
+            added: vec!["a".into()],
+            changed: vec!["src/b".into()],
+            removed: vec!["c".into(), "d".into()],
+        },
+        &expect![[
+            r#"{"root":"/p","revision":{"epoch":2,"number":9},"added":["a"],"changed":["src/b"],"removed":["c","d"]}"#
         ]],
     );
 }

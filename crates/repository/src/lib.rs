@@ -18,6 +18,8 @@
 //! Storage is an array of small hash maps, each behind its own `Arc`: a commit copies the maps
 //! that it touches and shares the rest, so its price follows the change, not the tree.
 //!
+//! What changed since a revision is remembered for a while: [`Repository::changes_since`].
+//!
 //! Run as a service (feature `service`, on by default) a supervised core is the only writer:
 //! [`service`]. Without that feature the crate is plain functions and has no async runtime.
 //!
@@ -29,6 +31,7 @@
 pub mod service;
 
 mod analytics;
+mod history;
 mod record;
 mod scope;
 mod snapshot;
@@ -37,6 +40,7 @@ mod verify;
 mod writer;
 
 pub use analytics::{Analytics, AnalyticsReport, Ranked, SyntaxErrors};
+pub use history::{Changes, GoneBecause, HistoryGone};
 pub use record::{FileRecord, FileStamp, FileStat, SkipRecord};
 pub use scope::{Scope, ScopedFile};
 pub use snapshot::{Repository, Revision, Snapshot, Totals};

@@ -1,5 +1,6 @@
 //! The state of the repository at one revision, and the cell that holds the newest.
 
+use crate::history::{Changes, History, HistoryGone, Note, changes};
 use crate::record::{FileRecord, SkipRecord};
 use crate::transaction::Transaction;
 use arc_swap::ArcSwap;
@@ -144,7 +145,11 @@ impl Snapshot {
         &self.0.shards
     }
 
-    fn entry(&self, path: &Path) -> Option<&PathEntry> {
+    pub(crate) fn state(&self) -> State {
+        State::clone(&self.0)
+    }
+
+    pub(crate) fn entry(&self, path: &Path) -> Option<&PathEntry> {
         self.0.shards[shard_of(path)].get(path)
     }
 }
@@ -168,6 +173,8 @@ pub(crate) fn shard_of(path: &Path) -> usize {
 #[derive(Debug)]
 pub struct Repository {
     newest: ArcSwap<State>,
+    /// How it came to be. Held for no longer than a commit takes to be added or looked up.
+    history: Mutex<History>,
     /// Held to publish. In it the number of the newest [`Writer`](crate::Writer); 0 before the
     /// first.
     writing: Mutex<u64>,
@@ -182,6 +189,7 @@ impl Repository {
     pub fn new(epoch: u64) -> Self {
         Self {
             newest: ArcSwap::from_pointee(State::empty(epoch)),
+            history: Mutex::default(),
             writing: Mutex::new(0),
             last_id: AtomicU32::new(0),
             by_content: Mutex::default(),
@@ -193,13 +201,44 @@ impl Repository {
         Snapshot(self.newest.load_full())
     }
 
+    /// Which files are not what they were at the revision `since`. Costs what was committed since
+    /// then, and holds up no commit.
+    ///
+    /// ```
+    /// use astscope_repository::{GoneBecause, Repository, Revision};
+    ///
+    /// let repository = Repository::new(1);
+    /// let now = repository.snapshot().revision();
+    /// assert!(repository.changes_since(now)?.changed.is_empty());
+    /// let of_another_life = repository.changes_since(Revision { epoch: 9, ..now });
+    /// assert_eq!(of_another_life.unwrap_err().because, GoneBecause::OtherEpoch);
+    /// # Ok::<(), astscope_repository::HistoryGone>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When that isn't known: then everything is to be read again.
+    pub fn changes_since(&self, since: Revision) -> Result<Changes, HistoryGone> {
+        let (noted, newest) = {
+            // Commits are published under this lock, so the two belong together.
+            let history = lock(&self.history);
+            let newest = self.snapshot();
+            (history.since(since, newest.revision())?, newest)
+        };
+        Ok(changes(&noted, &newest))
+    }
+
+    /// Bytes that remembering what has changed takes, beside the snapshots.
+    pub fn history_bytes(&self) -> u64 {
+        lock(&self.history).bytes()
+    }
+
     /// Begins a batch; waits while another is being committed.
     ///
     /// For embedders and tests. Where the repository runs as a service its core is the only
     /// writer, and a batch is sent to it.
     pub fn begin(&self) -> Transaction<'_> {
         let guard = self.lock();
-        Transaction::new(self, Some(guard), State::clone(&self.newest.load()))
+        Transaction::new(self, Some(guard), self.snapshot())
     }
 
     /// Who may publish: the newest writer's number.
@@ -208,15 +247,14 @@ impl Repository {
         lock(&self.writing)
     }
 
-    pub(crate) fn newest(&self) -> State {
-        State::clone(&self.newest.load())
-    }
-
     /// In place of everything, an empty state of the next epoch.
     pub(crate) fn start_over(&self) -> Revision {
         let state = State::empty(self.newest.load().revision.epoch + 1);
         let revision = state.revision;
-        self.publish(state);
+        let mut history = lock(&self.history);
+        history.clear();
+        self.newest.store(Arc::new(state));
+        drop(history);
         lock(&self.by_content).clear();
         revision
     }
@@ -255,7 +293,9 @@ impl Repository {
         }
     }
 
-    pub(crate) fn publish(&self, state: State) {
+    pub(crate) fn publish(&self, state: State, notes: Vec<Note>) {
+        let mut history = lock(&self.history);
+        history.push(state.revision.number, notes);
         self.newest.store(Arc::new(state));
     }
 

@@ -1,8 +1,10 @@
 //! A batch of changes: staged on a copy that shares what it doesn't touch, then published whole.
 
+use crate::history::Note;
 use crate::record::{FileRecord, FileStamp, SkipRecord};
-use crate::snapshot::{PathEntry, Repository, Revision, Shard, State, Totals, shard_of};
+use crate::snapshot::{PathEntry, Repository, Revision, Shard, Snapshot, State, Totals, shard_of};
 use astscope_syntax::{ContentId, FileId, Language, ParsedFile, SkipReason};
+use rustc_hash::FxHashSet;
 use std::path::Path;
 use std::sync::{Arc, MutexGuard};
 
@@ -27,8 +29,9 @@ pub struct Transaction<'r> {
     writing: Option<MutexGuard<'r, u64>>,
     state: State,
     /// What it was made from.
-    base: Revision,
-    changed: bool,
+    base: Snapshot,
+    /// Paths of which something else may be known now.
+    touched: FxHashSet<Arc<Path>>,
     /// Contents whose last holder may go with this batch.
     dropped: Vec<(ContentId, Language)>,
 }
@@ -37,10 +40,10 @@ impl<'r> Transaction<'r> {
     pub(crate) fn new(
         repository: &'r Repository,
         writing: Option<MutexGuard<'r, u64>>,
-        state: State,
+        base: Snapshot,
     ) -> Self {
-        let base = state.revision;
-        Self { repository, writing, state, base, changed: false, dropped: Vec::new() }
+        let (state, touched, dropped) = (base.state(), FxHashSet::default(), Vec::new());
+        Self { repository, writing, state, base, touched, dropped }
     }
 
     /// Stages a parsed file, in place of what is known about its path and language. A path that
@@ -96,10 +99,9 @@ impl<'r> Transaction<'r> {
         if !self.state.shards[shard].contains_key(path) {
             return;
         }
-        self.changed = true;
-        let Some(entry) = Arc::make_mut(&mut self.state.shards[shard]).remove(path) else {
-            return;
-        };
+        let removed = Arc::make_mut(&mut self.state.shards[shard]).remove_entry(path);
+        let Some((path, entry)) = removed else { return };
+        self.touched.insert(path);
         for record in &entry.records {
             self.forget_record(Some(record));
         }
@@ -108,16 +110,21 @@ impl<'r> Transaction<'r> {
 
     /// Publishes the batch as one new revision; without changes the revision stays.
     pub fn commit(mut self) -> Revision {
-        if self.changed {
-            self.state.revision.number += 1;
-            let revision = self.state.revision;
-            self.repository.publish(self.state);
-            drop(self.writing);
-            self.repository.forget_unheld(&self.dropped);
-            revision
-        } else {
-            self.state.revision
+        if self.touched.is_empty() {
+            return self.state.revision;
         }
+        self.state.revision.number += 1;
+        let revision = self.state.revision;
+        let note = |path| {
+            Note::of(path, self.base.entry(path), self.state.shards[shard_of(path)].get(path))
+        };
+        let notes = self.touched.iter().filter_map(note).collect();
+        self.repository.publish(self.state, notes);
+        drop(self.writing);
+        // It may be the last to hold what is to be forgotten.
+        drop(self.base);
+        self.repository.forget_unheld(&self.dropped);
+        revision
     }
 
     /// The same under the writer's lock, if nobody else has published since this was made.
@@ -125,7 +132,7 @@ impl<'r> Transaction<'r> {
         mut self,
         writing: MutexGuard<'r, u64>,
     ) -> Result<Revision, Overtaken> {
-        if self.repository.snapshot().revision() != self.base {
+        if self.repository.snapshot().revision() != self.base.revision() {
             return Err(Overtaken);
         }
         self.writing = Some(writing);
@@ -133,7 +140,7 @@ impl<'r> Transaction<'r> {
     }
 
     fn entry(&mut self, path: &Arc<Path>) -> &mut PathEntry {
-        self.changed = true;
+        self.touched.insert(Arc::clone(path));
         let shard: &mut Shard = Arc::make_mut(&mut self.state.shards[shard_of(path)]);
         shard.entry(Arc::clone(path)).or_default()
     }

@@ -109,7 +109,7 @@ impl Writer {
 
     /// A batch that is ready to be published.
     pub(crate) fn stage(&self, batch: &Batch) -> Staged<'_> {
-        let mut transaction = Transaction::new(&self.repository, None, self.repository.newest());
+        let mut transaction = Transaction::new(&self.repository, None, self.repository.snapshot());
         let records = batch.changes.iter().map(|change| match change {
             Change::Put(new) => transaction.put(new.clone()),
             Change::Touch(record, stamp) => transaction.touch(record, *stamp),

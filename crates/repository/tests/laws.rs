@@ -1,7 +1,9 @@
 //! The repository against a map: what is committed is what is read, and nothing else.
 #![expect(clippy::unwrap_used, reason = "a test panics when it fails")]
 
-use astscope_repository::{FileStamp, FileStat, NewFile, Repository, Snapshot, Totals};
+use astscope_repository::{
+    Changes, FileStamp, FileStat, NewFile, Repository, Revision, Snapshot, Totals,
+};
 use astscope_syntax::{
     ContentId, KindTable, Language, NodeFlags, ParsedFile, ParsedTree, SkipReason, TextRange,
     TreeBuilder,
@@ -80,6 +82,29 @@ fn recount(snapshot: &Snapshot) -> Totals {
     totals
 }
 
+/// What a file is at a revision: its text, or when it was skipped.
+fn files(snapshot: &Snapshot) -> BTreeMap<Arc<Path>, (Option<String>, Option<i64>)> {
+    let records = snapshot.records().map(|r| (&r.path, (Some(r.file.text.to_string()), None)));
+    let skips = snapshot.skips().map(|s| (&s.path, (None, Some(s.stamp.stat.mtime_ns))));
+    records.chain(skips).map(|(path, what)| (Arc::clone(path), what)).collect()
+}
+
+/// The difference of two snapshots, file by file.
+fn difference(old: &Snapshot, new: &Snapshot) -> Changes {
+    let (before, after) = (files(old), files(new));
+    let only = |one: &BTreeMap<Arc<Path>, _>, other: &BTreeMap<Arc<Path>, _>| {
+        one.keys().filter(|path| !other.contains_key(*path)).cloned().collect()
+    };
+    let is_other =
+        |(path, what): &(&Arc<Path>, &_)| before.get(*path).is_some_and(|was| was != *what);
+    Changes {
+        revision: new.revision(),
+        added: only(&after, &before),
+        changed: after.iter().filter(is_other).map(|(path, _)| Arc::clone(path)).collect(),
+        removed: only(&before, &after),
+    }
+}
+
 proptest! {
     #[test]
     fn committed_batches_equal_a_map_and_old_snapshots_stay(steps in steps()) {
@@ -135,9 +160,14 @@ proptest! {
             kept.push((now, committed.clone()));
             rest = later.get(1..).unwrap_or_default();
         }
+        let newest = repository.snapshot();
         for (snapshot, model) in &kept {
             prop_assert_eq!(&shown(snapshot), model);
+            let changes = repository.changes_since(snapshot.revision()).unwrap();
+            prop_assert_eq!(changes, difference(snapshot, &newest));
         }
+        let everything = repository.changes_since(Revision { epoch: 7, number: 0 }).unwrap();
+        prop_assert_eq!(everything, difference(&Repository::new(7).snapshot(), &newest));
     }
 }
 
@@ -204,4 +234,20 @@ fn one_path_may_be_parsed_as_two_languages() {
     assert!(snapshot.record(Path::new("/r/a"), Language::Rust).is_some());
     assert!(snapshot.record(Path::new("/r/a"), Language::Python).is_some());
     assert_eq!(snapshot.totals().files, 2);
+    // Another language is another look at the same file; other bytes under one of them are not.
+    let since = snapshot.revision();
+    let commit = |text, language| {
+        let mut transaction = repository.begin();
+        let file = NewFile { file: file(text, language), ..new("/r/a", text, 1) };
+        transaction.put(file).unwrap();
+        transaction.commit();
+        let changes = repository.changes_since(since).unwrap();
+        assert_eq!((changes.added.len(), changes.removed.len()), (0, 0));
+        changes.changed.len()
+    };
+    assert_eq!(commit("x", Language::Java), 0);
+    assert_eq!(commit("y", Language::Rust), 1);
+    assert_eq!(commit("y", Language::Python), 1);
+    assert_eq!(commit("x", Language::Rust), 1);
+    assert_eq!((commit("x", Language::Python), commit("x", Language::Java)), (0, 0));
 }

@@ -3,11 +3,12 @@
 use crate::support::{Fake, Output, Session};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
-    ConfigResult, ErrorCode, EventRecord, EventsResult, Explanation, FaultKind, FaultParams,
-    FaultPoint, HealthDetail, HealthResult, HealthStatus, HealthVerdict, IgnoreKind, ParseResult,
-    PlanStep, PointRecord, PointsLevel, PointsResult, Position, RequestCounts, ServiceHealth,
-    SettingRecord, SettingSource, SettingsError, SkippedFile, StatusResult, Summary, TreeFormat,
-    TreeResult, WORKSPACE_SERVICES, WorkspaceHealth,
+    ChangesParams, ChangesResult, ConfigResult, ErrorCode, EventRecord, EventsResult, Explanation,
+    FaultKind, FaultParams, FaultPoint, HealthDetail, HealthResult, HealthStatus, HealthVerdict,
+    IgnoreKind, ParseResult, PlanStep, PointRecord, PointsLevel, PointsResult, Position,
+    RequestCounts, Revision, ServiceHealth, SettingRecord, SettingSource, SettingsError,
+    SkippedFile, StatusResult, Summary, TreeFormat, TreeResult, WORKSPACE_SERVICES,
+    WorkspaceHealth,
 };
 use expect_test::{Expect, expect};
 use std::collections::BTreeMap;
@@ -38,6 +39,7 @@ fn every_error_of_the_daemon_has_its_exit_code() {
         (ErrorCode::PathNotFound, 6),
         (ErrorCode::RootRefused, 6),
         (ErrorCode::FileSkipped, 6),
+        (ErrorCode::HistoryGone, 65),
         (ErrorCode::Cancelled, 130),
         (ErrorCode::DeadlineExceeded, 75),
         (ErrorCode::Overloaded, 75),
@@ -82,6 +84,31 @@ fn a_pattern_with_a_syntax_error_that_finds_nothing_is_a_warning() {
     );
     // Without a language ast-grep doesn't warn.
     assert_eq!(run_with(&mut backend, &["run", "-p", "f("]).code, 1);
+}
+
+#[test]
+fn changes_are_listed_by_path_and_the_revision_comes_last() {
+    let changes = ChangesResult {
+        root: "/p".into(),
+        revision: Revision { epoch: 17, number: 4 },
+        added: vec!["b".into(), "z z".into()],
+        changed: vec!["a/x".into(), "c".into()],
+        removed: vec!["a".into()],
+    };
+    let mut backend = Fake { changes: changes.clone(), ..Fake::default() };
+    let output = run_with(&mut backend, &["changes", "--since", "17.3", "/p", "--deadline", "2s"]);
+    let lines = ["D a", "M a/x", "A b", "M c", "A z z", "# 17.4", ""];
+    assert_eq!((output.code, output.out), (0, lines.join("\n")));
+    let since = Some(Revision { epoch: 17, number: 3 });
+    let asked = ChangesParams { path: "/p".into(), since, deadline_ms: Some(2000) };
+    assert_eq!(backend.asked_changes, Some(asked));
+    let output = run_with(&mut backend, &["changes", "--json"]);
+    assert_eq!(serde_json::from_str::<ChangesResult>(&output.out).unwrap(), changes);
+    assert_eq!(backend.asked_changes.unwrap().since, None);
+    for since in ["", "17", "17.", "17.x", "a.1", "-1.2"] {
+        let since = format!("--since={since}");
+        assert_eq!(run_with(&mut Fake::default(), &["changes", &since]).code, 2, "{since}");
+    }
 }
 
 #[test]

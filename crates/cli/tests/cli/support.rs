@@ -4,10 +4,10 @@ use astscope_cli::{Backend, BackendError, Console, Keys, OnEvent};
 use astscope_protocol::client::{CallError, Event};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
-    ConfigParams, ConfigResult, Delivery, EventsParams, EventsResult, Explanation, FaultParams,
-    HealthParams, HealthResult, Item, KillParams, MatchRecord, Matches, ParseParams, ParseResult,
-    PointsParams, PointsResult, RunParams, ScanParams, StatusParams, StatusResult, StopParams,
-    Summary, TreeFormat, TreeParams, TreeResult,
+    ChangesParams, ChangesResult, ConfigParams, ConfigResult, Delivery, EventsParams, EventsResult,
+    Explanation, FaultParams, HealthParams, HealthResult, Item, KillParams, MatchRecord, Matches,
+    ParseParams, ParseResult, PointsParams, PointsResult, RunParams, ScanParams, StatusParams,
+    StatusResult, StopParams, Summary, TreeFormat, TreeParams, TreeResult,
 };
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
@@ -22,6 +22,8 @@ pub(crate) struct Fake {
     pub(crate) summary: Summary,
     pub(crate) error: Option<RpcError>,
     pub(crate) explanation: Explanation,
+    pub(crate) changes: ChangesResult,
+    pub(crate) asked_changes: Option<ChangesParams>,
     pub(crate) tree: Option<ParseResult>,
     pub(crate) points: PointsResult,
     pub(crate) asked_points: Option<PointsParams>,
@@ -120,6 +122,15 @@ impl Backend for Fake {
     ) -> Result<Explanation, BackendError> {
         self.run = Some(params.clone());
         self.failure().map_or_else(|| Ok(self.explanation.clone()), Err)
+    }
+
+    fn changes(
+        &mut self,
+        params: &ChangesParams,
+        _on_event: OnEvent<'_>,
+    ) -> Result<ChangesResult, BackendError> {
+        self.asked_changes = Some(params.clone());
+        self.failure().map_or_else(|| Ok(self.changes.clone()), Err)
     }
 
     fn parse(&mut self, params: &ParseParams) -> Result<ParseResult, BackendError> {

@@ -8,6 +8,7 @@
     reason = "helpers of tests, where a panic is the report"
 )]
 
+mod changes;
 mod clients;
 mod files;
 mod framing;

@@ -15,8 +15,8 @@
 use super::{CallError, Canceller, Client, Event};
 use crate::frame::RpcError;
 use crate::messages::{
-    ConfigParams, Delivery, ErrorCode, EventsParams, HealthParams, Item, OpenParams, ParseParams,
-    PointsParams, RunParams, ScanParams, StatusParams, Summary, TreeParams, method,
+    ChangesParams, ConfigParams, Delivery, ErrorCode, EventsParams, HealthParams, Item, OpenParams,
+    ParseParams, PointsParams, RunParams, ScanParams, StatusParams, Summary, TreeParams, method,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -38,6 +38,8 @@ pub enum ReadRequest<'p> {
     Points(&'p PointsParams),
     /// Opens a workspace; to open it twice is to open it.
     Open(&'p OpenParams),
+    /// Says what has changed since a revision.
+    Changes(&'p ChangesParams),
     /// Says what the daemon holds.
     Status(&'p StatusParams),
     /// Shows the supervision tree.
@@ -67,6 +69,7 @@ impl<'p> Asked<'p> {
                 ReadRequest::Parse(_)
                 | ReadRequest::Points(_)
                 | ReadRequest::Open(_)
+                | ReadRequest::Changes(_)
                 | ReadRequest::Status(_)
                 | ReadRequest::Tree(_)
                 | ReadRequest::Health(_)
@@ -74,6 +77,14 @@ impl<'p> Asked<'p> {
                 | ReadRequest::Config(_),
             ) => None,
         }
+    }
+
+    fn deadline(self) -> Option<Duration> {
+        let ms = match self {
+            Self::Read(ReadRequest::Changes(params)) => params.deadline_ms,
+            _ => self.delivery().and_then(|delivery| delivery.deadline_ms),
+        };
+        ms.map(Duration::from_millis)
     }
 
     /// Sends it, with this deadline in place of its own.
@@ -91,6 +102,9 @@ impl<'p> Asked<'p> {
             Self::Read(ReadRequest::Parse(params)) => client.request(method::PARSE, params),
             Self::Read(ReadRequest::Points(params)) => client.request(method::POINTS, params),
             Self::Read(ReadRequest::Open(params)) => client.request(method::OPEN, params),
+            Self::Read(ReadRequest::Changes(params)) => {
+                client.request(method::CHANGES, &ChangesParams { deadline_ms, ..params.clone() })
+            }
             Self::Read(ReadRequest::Status(params)) => client.request(method::STATUS, params),
             Self::Read(ReadRequest::Tree(params)) => client.request(method::TREE, params),
             Self::Read(ReadRequest::Health(params)) => client.request(method::HEALTH, params),
@@ -208,8 +222,7 @@ where
     ) -> Result<(R, bool), E> {
         self.link.lock().given_up = false;
         self.connected(Attempt::First)?;
-        let limit = asked.delivery().and_then(|delivery| delivery.deadline_ms);
-        let limit = limit.map(Duration::from_millis);
+        let limit = asked.deadline();
         let until = limit.and_then(|limit| Instant::now().checked_add(limit));
         let mut broke_off = false;
         let id = self.send(asked, limit, until)?;

@@ -4,6 +4,7 @@ use super::RepositoryConfig;
 use super::core::{Core, CoreMessage, CoreState};
 use super::enhanced::{Enhanced, EnhancedMessage, EnhancedReport};
 use super::ledger::Ledger;
+use crate::history::{Changes, HistoryGone};
 use crate::snapshot::{Repository, Revision, Snapshot, Totals};
 use crate::verify::{Depth, Verification};
 use crate::writer::{Batch, Committed};
@@ -104,6 +105,20 @@ impl RepositoryHandle {
     /// The newest state. Never waits, whatever becomes of the services.
     pub fn snapshot(&self) -> Snapshot {
         self.0.repository.snapshot()
+    }
+
+    /// Which files are not what they were at the revision `since`, as
+    /// [`Repository::changes_since`]. Waits for no service.
+    ///
+    /// # Errors
+    /// When that isn't known: then everything is to be read again.
+    pub fn changes_since(&self, since: Revision) -> Result<Changes, HistoryGone> {
+        self.0.repository.changes_since(since)
+    }
+
+    /// As [`Repository::history_bytes`].
+    pub fn history_bytes(&self) -> u64 {
+        self.0.repository.history_bytes()
     }
 
     /// A parsed file of this content that some record holds. Never waits.

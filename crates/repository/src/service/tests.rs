@@ -313,9 +313,9 @@ fn each_fault_is_found() {
         }
         transaction.commit();
         assert_eq!(repository.verify(crate::Depth::Whole, &mut || false).n_faults, 0);
-        let mut state = repository.newest();
+        let mut state = repository.snapshot().state();
         break_it(&mut state);
-        repository.publish(state);
+        repository.publish(state, Vec::new());
         let found = repository.verify(crate::Depth::Whole, &mut || false);
         assert!(found.faults.contains(&expected), "{expected:?}: {found:?}");
     };

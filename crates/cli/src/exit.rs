@@ -21,7 +21,7 @@ pub enum Exit {
     File = 6,
     /// `--interactive` together with `--stdin`, or without a terminal.
     NotInteractive = 7,
-    /// A pattern, selector, rule or configuration is not valid.
+    /// A pattern, selector, rule or configuration is not valid, or finds too much to be watched.
     InvalidQuery = 8,
     /// A glob is not valid.
     InvalidGlob = 9,
@@ -59,7 +59,7 @@ Exit codes (as ast-grep's below 64):
     3  no project, language or rule where one is needed
     6  a file can't be read or written, or changed since it was searched (-U skips it)
     7  --interactive with --stdin, or without a terminal
-    8  invalid pattern, selector, rule or configuration
+    8  invalid pattern, selector, rule or configuration; too many matches for `watch`
     9  invalid glob
    10  `completions` can't tell the shell
    33  unknown language
@@ -82,9 +82,10 @@ impl Exit {
     /// What a request's error means for the process.
     pub fn of(code: ErrorCode) -> Self {
         match code {
-            ErrorCode::InvalidPattern | ErrorCode::InvalidSelector | ErrorCode::InvalidRule => {
-                Self::InvalidQuery
-            }
+            ErrorCode::InvalidPattern
+            | ErrorCode::InvalidSelector
+            | ErrorCode::InvalidRule
+            | ErrorCode::TooManyMatches => Self::InvalidQuery,
             ErrorCode::UnknownLanguage => Self::UnknownLanguage,
             ErrorCode::InvalidGlob => Self::InvalidGlob,
             ErrorCode::PathNotFound | ErrorCode::RootRefused | ErrorCode::FileSkipped => Self::File,

@@ -133,6 +133,7 @@ impl Failure {
             ErrorCode::FileSkipped => of("The file can't be parsed."),
             ErrorCode::HistoryGone => of("What has changed since that revision is not known.")
                 .help("Read all files again."),
+            ErrorCode::TooManyMatches => of("The query has too many matches to be watched."),
             ErrorCode::Cancelled => of("Cancelled."),
             ErrorCode::DeadlineExceeded => of("The deadline passed before the answer was complete.")
                 .help("Give it more time with --deadline, or ask for what is parsed already with --no-wait."),

@@ -165,6 +165,8 @@ pub(crate) fn stream(
         Some(ask(&mut |event| {
             match event {
                 Event::Progress(progress) => bar.update(&progress),
+                // Nothing is subscribed to here.
+                Event::News(_) => {}
                 Event::Item(item) => {
                     bar.clear();
                     n_files += 1;

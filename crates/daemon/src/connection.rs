@@ -1,6 +1,6 @@
 //! One client: lines in, requests out to children of their own, answers back in a bounded queue.
 //!
-//! A small tree: `writer`, `requests`, `reader`, started in this order and stopped in reverse, so
+//! A small tree: `writer`, `requests`, `subscriptions`, `reader`, started in this order and stopped in reverse, so
 //! that whatever was answered still gets out. Whichever of reader and writer ends takes the whole
 //! connection along; none is restarted, because a stream that lost its place is of no use. When the
 //! client goes away, what it asked for is cancelled.
@@ -11,6 +11,7 @@
 use crate::daemon::{Busy, Daemon, Phase};
 use crate::gateway::{Entry, NewConnection};
 use crate::request::{Outgoing, RequestContext};
+use crate::subscriptions::{OnceAnswered, Subscriptions};
 use crate::telemetry::Measured;
 use crate::{errors, handlers};
 use astscope_protocol::frame::{self, Incoming, LineDecoder, Request, RpcError};
@@ -52,12 +53,14 @@ pub(crate) fn spec(new: NewConnection) -> ChildSpec {
     let (give_half, half) = oneshot::channel();
     let (lines, queue) = mpsc::channel(OUTGOING_LINES_MAX);
     let requests = DynamicSupervisor::new("requests", request);
+    let subscriptions = Subscriptions::new(session);
     let connection = Connection {
         entry,
         daemon,
         out: Outgoing::new(lines),
         in_flight: InFlight::default(),
         requests: requests.clone(),
+        subscriptions: subscriptions.clone(),
         n_requests: 0,
         has_greeted: false,
     };
@@ -80,6 +83,7 @@ pub(crate) fn spec(new: NewConnection) -> ChildSpec {
         .auto_shutdown(AutoShutdown::AnySignificant)
         .child(write.significant().stop(Stop::Within(LAST_ANSWERS_WAIT)))
         .child(requests.spec(SupervisorSpec::dynamic(most)))
+        .child(subscriptions.spec())
         .child(read.significant());
     ChildSpec::supervisor(format!("client_{session}"), tree).restart(Restart::Temporary)
 }
@@ -173,6 +177,7 @@ struct Connection {
     out: Outgoing,
     in_flight: InFlight,
     requests: DynamicSupervisor<Started>,
+    subscriptions: Subscriptions,
     entry: Entry,
     /// Requests so far. Numbers them, since a client may use an id again.
     n_requests: u64,
@@ -260,6 +265,9 @@ impl Connection {
                 turn: None,
                 patterns: None,
                 results: None,
+                subscriptions: self.subscriptions.clone(),
+                once_answered: OnceAnswered::default(),
+                is_quiet: false,
             },
             request: Arc::new(request),
             asked_to_end,
@@ -351,6 +359,7 @@ async fn run_request(ctx: Ctx, started: Started) -> Result<(), Exit> {
     let Started { daemon, context, request, asked_to_end, busy, in_flight, is_answered } = started;
     let (id, name, begun) = (context.id, Arc::clone(&context.name), context.started);
     let (out, cancelled) = (context.out.clone(), context.cancelled.clone());
+    let once_answered = context.once_answered.clone();
     // Also when this future is dropped, which is how a kill comes.
     let _given_up_with_it = cancelled.clone().drop_guard();
     let span = tracing::info_span!("request", request = %name, method = request.method);
@@ -381,6 +390,7 @@ async fn run_request(ctx: Ctx, started: Started) -> Result<(), Exit> {
     {
         tracing::warn!(request = %name, error = error.message, "a request failed");
     }
+    let has_succeeded = answered.is_ok();
     let measured = Measured::Request { took: begun.elapsed(), failed };
     let line = match answered {
         Ok(result) => {
@@ -396,9 +406,14 @@ async fn run_request(ctx: Ctx, started: Started) -> Result<(), Exit> {
     is_answered.store(true, Ordering::Release);
     // News: telemetry that is full or restarting does without.
     let _unheard = daemon.telemetry.send_now(measured);
-    if out.send(line).await.is_err() {
+    if out.send(line).await.is_ok() {
+        if has_succeeded {
+            once_answered.answered();
+        }
+    } else {
         tracing::debug!(request = %name, "the client left before its answer");
     }
+    once_answered.is_over();
     drop(busy);
     exit
 }
@@ -411,7 +426,7 @@ fn error_line(id: u64, name: &str, error: &RpcError) -> Vec<u8> {
 }
 
 /// What a request is answered with whose handler has not come to an answer.
-fn ended(exit: &Exit, is_leaving: bool) -> RpcError {
+pub(crate) fn ended(exit: &Exit, is_leaving: bool) -> RpcError {
     match exit {
         Exit::Panicked(_) => errors::panicked(),
         // Parts are also stopped to be started again, and then it helps to ask again.
@@ -439,7 +454,7 @@ fn is_own_fault(error: &RpcError) -> bool {
     )
 }
 
-fn shutting_down() -> RpcError {
+pub(crate) fn shutting_down() -> RpcError {
     RpcError::new(ErrorCode::ShuttingDown, "the daemon is leaving")
 }
 

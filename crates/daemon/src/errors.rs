@@ -5,6 +5,7 @@ use astscope_parsing::service::MapError;
 use astscope_pattern_matcher::{CompileError, RuleError};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::ErrorCode;
+use astscope_protocol::{SUBSCRIPTION_BYTES_MAX, SUBSCRIPTION_MATCHES_MAX};
 use astscope_querying::service::ExecuteError;
 use astscope_querying::{Interrupt, QueryError};
 use astscope_repository::{HistoryGone, Revision};
@@ -165,6 +166,21 @@ pub(crate) fn history(gone: &HistoryGone) -> RpcError {
         "Read all files again, and ask about the revision of that answer. The oldest that can be asked about is {epoch}.{number}."
     );
     with(ErrorCode::HistoryGone, gone.to_string(), Some(help), Vec::new(), None)
+}
+
+/// A standing query that finds more than may be held.
+pub(crate) fn too_many_matches() -> RpcError {
+    let message = format!(
+        "a subscription can have {SUBSCRIPTION_MATCHES_MAX} matches of {} MiB in all",
+        SUBSCRIPTION_BYTES_MAX >> 20
+    );
+    let help = "Ask for fewer files, or a narrower pattern.".to_owned();
+    with(ErrorCode::TooManyMatches, message, Some(help), Vec::new(), None)
+}
+
+/// A part that can't be asked at this moment.
+pub(crate) fn restarting(error: &AdminError) -> RpcError {
+    RpcError::new(ErrorCode::Restarting, error.to_string())
 }
 
 /// A file that has no tree.

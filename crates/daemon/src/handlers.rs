@@ -10,6 +10,7 @@ mod parse;
 mod points;
 mod query;
 mod status;
+pub(crate) mod subscribe;
 
 use crate::daemon::Daemon;
 use crate::errors;
@@ -47,6 +48,8 @@ pub(crate) async fn handle(
         }
         method::OPEN => return open(ctx, daemon, context, request).await,
         method::CHANGES => return changes::changes(ctx, daemon, context, request).await,
+        method::SUBSCRIBE => subscribe::subscribe(ctx, daemon, context, &request).await,
+        method::UNSUBSCRIBE => subscribe::unsubscribe(&context, &request).await,
         method::PARSE => {
             let daemon = Arc::clone(daemon);
             let work = move |_: &_| {
@@ -122,7 +125,26 @@ async fn query(
         Ok(context) => context,
         Err(error) => return Ok(Err(error)),
     };
-    let selection = Arc::new(terms.selection);
+    let (own, selection) = (Arc::clone(daemon), Arc::new(terms.selection));
+    let work = move |context: &RequestContext| match request.method.as_str() {
+        method::RUN => query::run(&own, context, &request.params()?).and_then(|it| answer(&it)),
+        method::SCAN => query::scan(&own, context, request.params()?).and_then(|it| answer(&it)),
+        _ => explain::explain(&own, context, &request.params()?).and_then(|it| answer(&it)),
+    };
+    at_home(ctx, daemon, context, selection, work).await
+}
+
+/// Runs work about a selection under the executor of the workspace that it is about.
+///
+/// # Errors
+/// When whoever looked for that workspace ended.
+async fn at_home<R: Send + 'static>(
+    ctx: &Ctx,
+    daemon: &Arc<Daemon>,
+    context: RequestContext,
+    selection: Arc<Selection>,
+    work: impl Fn(&RequestContext) -> Result<R, RpcError> + Clone + Send + 'static,
+) -> Result<Result<R, RpcError>, Exit> {
     let mut n_tries = 0;
     loop {
         n_tries += 1;
@@ -131,7 +153,7 @@ async fn query(
             Ok(home) => home,
             Err(error) => return Ok(Err(error)),
         };
-        match run_at(daemon, home.as_deref(), context.clone(), Arc::clone(&request)).await {
+        match run_at(daemon, home.as_deref(), context.clone(), work.clone()).await {
             // Its services went between the two: the next look at its home starts them again.
             Err(ExecuteError::Unavailable(SendError::Gone)) if n_tries < HOME_TRIES => {}
             answered => {
@@ -141,13 +163,13 @@ async fn query(
     }
 }
 
-/// Runs a query under the executor of this workspace, or of those without one.
-async fn run_at(
-    daemon: &Arc<Daemon>,
+/// Runs work under the executor of this workspace, or of those without one.
+async fn run_at<R: Send + 'static>(
+    daemon: &Daemon,
     home: Option<&Workspace>,
     context: RequestContext,
-    request: Arc<Request>,
-) -> Result<Answered, ExecuteError> {
+    work: impl FnOnce(&RequestContext) -> R + Send + 'static,
+) -> Result<R, ExecuteError> {
     let executor = home.map_or(&daemon.one_shot, |home| &home.executor);
     let results = home.map_or(&daemon.one_shot_results, |home| &home.results);
     let context = RequestContext {
@@ -156,19 +178,10 @@ async fn run_at(
         ..context
     };
     let (deadline, give_up) = (context.deadline.map(Into::into), context.cancelled.clone());
-    let (daemon, span) = (Arc::clone(daemon), tracing::Span::current());
+    let span = tracing::Span::current();
     let work = move |turn: &_| {
         let _entered = span.enter();
-        let context = context.on_turn(turn);
-        match request.method.as_str() {
-            method::RUN => {
-                query::run(&daemon, &context, &request.params()?).and_then(|it| answer(&it))
-            }
-            method::SCAN => {
-                query::scan(&daemon, &context, request.params()?).and_then(|it| answer(&it))
-            }
-            _ => explain::explain(&daemon, &context, &request.params()?).and_then(|it| answer(&it)),
-        }
+        work(&context.on_turn(turn))
     };
     let began = Instant::now();
     let answered = executor.execute(deadline, &give_up, work).await;

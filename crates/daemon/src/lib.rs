@@ -23,6 +23,7 @@ mod readiness;
 mod reclaim;
 mod records;
 mod request;
+mod subscriptions;
 mod telemetry;
 mod tree;
 mod wire;

@@ -1,6 +1,7 @@
 //! One request in flight: how it is given up, and how its answer gets out.
 
 use crate::records::Records;
+use crate::subscriptions::{OnceAnswered, Subscriptions};
 use astscope_pattern_matcher::service::{PatternError, PatternMatcherHandle};
 use astscope_pattern_matcher::{CompileError, Matcher, MatcherSpec};
 use astscope_protocol::LINE_BYTES_MAX;
@@ -52,6 +53,11 @@ impl Outgoing {
         Ok(())
     }
 
+    /// Waits until there is room for a line.
+    pub(crate) async fn room(&self) -> Result<(), Gone> {
+        self.lines.reserve().await.map(drop).map_err(|_closed| Gone)
+    }
+
     /// Queues a line if there is room for it; gives it back if not, or if it needs several.
     fn try_send(&self, line: Vec<u8>) -> Result<Option<Vec<u8>>, Gone> {
         if line.len() > LINE_BYTES_MAX {
@@ -82,6 +88,11 @@ pub(crate) struct RequestContext {
     pub(crate) patterns: Option<PatternMatcherHandle>,
     /// What was found before, if it is a query.
     pub(crate) results: Option<QueryCache<Records>>,
+    /// The connection's.
+    pub(crate) subscriptions: Subscriptions,
+    pub(crate) once_answered: OnceAnswered,
+    /// Whether nobody waits for it who could be told how far it is.
+    pub(crate) is_quiet: bool,
 }
 
 impl RequestContext {
@@ -116,6 +127,12 @@ impl RequestContext {
     /// The request, now that it has its turn.
     pub(crate) fn on_turn(self, turn: &Turn) -> Self {
         Self { turn: Some(turn.clone()), ..self }
+    }
+
+    /// The same without its request, for what goes on when that is answered.
+    pub(crate) fn for_later(&self, cancelled: CancellationToken) -> Self {
+        let once_answered = OnceAnswered::default();
+        Self { cancelled, once_answered, is_quiet: true, deadline: None, ..self.clone() }
     }
 
     /// Starts the clock of a request that brought a deadline.
@@ -157,7 +174,11 @@ impl RequestContext {
     ) -> impl Fn(usize, usize) + Send + Sync + use<> {
         let next = AtomicU64::new(0);
         let (id, out, started) = (self.id, self.out.clone(), self.started);
+        let is_quiet = self.is_quiet;
         move |done, total| {
+            if is_quiet {
+                return;
+            }
             let now = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
             let due = next.load(Ordering::Relaxed);
             let step = u64::try_from(PROGRESS_EVERY.as_millis()).unwrap_or(u64::MAX);

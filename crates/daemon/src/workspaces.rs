@@ -123,6 +123,18 @@ impl Workspaces {
         }
     }
 
+    /// The workspace that all paths of a selection lie in. Blocks.
+    pub(crate) fn sole(
+        &self,
+        daemon: &Arc<Daemon>,
+        selection: &Selection,
+    ) -> Result<Arc<Workspace>, RpcError> {
+        match &self.group(daemon, &walk_spec(selection, None)?)?[..] {
+            [(Some(workspace), _)] => Ok(Arc::clone(workspace)),
+            _ => Err(errors::params("not all paths lie in one directory that can be watched")),
+        }
+    }
+
     /// The open root that `root` is, or lies in.
     fn around(&self, root: &Path) -> Option<Arc<Workspace>> {
         self.lock().iter().find(|known| root.starts_with(&known.root)).cloned()

@@ -14,7 +14,9 @@ use crate::frame::{
     ChunksTooLarge, EncodeError, HalfLine, LineTooLong, Rejected, RpcError, encode_notification,
     encode_request,
 };
-use crate::messages::{Cancel, ErrorCode, Item, Progress, method};
+use crate::messages::{
+    Cancel, Difference, Ended, ErrorCode, Item, Progress, Resync, Settled, method,
+};
 use receive::{Received, Receiver};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -45,6 +47,21 @@ pub enum Event {
     Item(Item),
     /// How far the request is.
     Progress(Progress),
+    /// What is told to a subscription, which may come before any answer.
+    News(News),
+}
+
+/// What is told to a subscription.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// What was told before is void.
+    Resync(Resync),
+    /// What is other in one file.
+    Difference(Difference),
+    /// What was told is whole.
+    Settled(Settled),
+    /// Nothing more is told.
+    Ended(Ended),
 }
 
 /// Why a call has no result.
@@ -214,6 +231,17 @@ impl Client {
         params: &P,
     ) -> Result<R, CallError> {
         self.call_streaming(method, params, |_| ControlFlow::Continue(()))
+    }
+
+    /// Waits for what is told to a subscription, with no request unanswered.
+    ///
+    /// What is left of earlier requests is passed over.
+    pub fn news(&mut self) -> Result<News, CallError> {
+        loop {
+            if let Received::Event(Event::News(news)) = self.receiver.next()? {
+                return Ok(news);
+            }
+        }
     }
 
     /// A handle that cancels this client's requests from another thread.

@@ -70,7 +70,7 @@ pub mod runtime_dir;
 pub mod client;
 
 pub use client::{
-    Attempt, CallError, Canceller, Client, ConnectError, Event, ReadCanceller, ReadRequest,
+    Attempt, CallError, Canceller, Client, ConnectError, Event, News, ReadCanceller, ReadRequest,
     RetryingClient,
 };
 pub use frame::{
@@ -81,6 +81,6 @@ pub use frame::{
 };
 pub use limits::{
     CHUNK_PIECE_BYTES, CHUNKED_BYTES_MAX, DEADLINE_MS_MAX, LINE_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX,
-    SOCKET_PATH_BYTES_MAX,
+    SOCKET_PATH_BYTES_MAX, SUBSCRIPTION_BYTES_MAX, SUBSCRIPTION_MATCHES_MAX, SUBSCRIPTIONS_MAX,
 };
 pub use runtime_dir::{RUNTIME_DIR_VARIABLE, RuntimeDir, RuntimeDirError};

@@ -18,6 +18,16 @@ pub const CHUNKED_BYTES_MAX: usize = 1 << 30;
 /// Requests that one connection may have unanswered.
 pub const REQUESTS_IN_FLIGHT_MAX: u32 = 32;
 
+/// Subscriptions of one connection: what an editor or a dashboard shows at a time.
+pub const SUBSCRIPTIONS_MAX: u32 = 16;
+
+/// Matches that one subscription may have at a time. Each is held, to be told when it disappears;
+/// what has more is a search, not something to be watched.
+pub const SUBSCRIPTION_MATCHES_MAX: u64 = 1 << 16;
+
+/// Bytes of those matches as JSON. A match is some hundred bytes as a rule, and may be a file long.
+pub const SUBSCRIPTION_BYTES_MAX: u64 = 64 << 20;
+
 /// Longest deadline that a request may ask for.
 pub const DEADLINE_MS_MAX: u64 = 60 * 60 * 1000;
 

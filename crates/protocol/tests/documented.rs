@@ -11,7 +11,9 @@ const MESSAGES: &str = concat!(
     include_str!("../src/messages.rs"),
     include_str!("../src/messages/changes.rs"),
     include_str!("../src/messages/operations.rs"),
-    include_str!("../src/messages/points.rs")
+    include_str!("../src/messages/points.rs"),
+    include_str!("../src/messages/record.rs"),
+    include_str!("../src/messages/standing.rs")
 );
 const LIMITS: &str = include_str!("../src/limits.rs");
 

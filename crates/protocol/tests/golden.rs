@@ -2,17 +2,19 @@
 //! that this repository doesn't know.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
+use astscope_protocol::RpcError;
 use astscope_protocol::messages::{
     BreakerState, BreakerStatus, ByteRange, Cancel, ChangesParams, ChangesResult, ConfigParams,
-    ConfigResult, Context, Delivery, ErrorCode, ErrorData, EventRecord, EventsParams, EventsResult,
-    Explanation, FaultKind, FaultParams, FaultPoint, Fix, HealthDetail, HealthParams, HealthResult,
-    HealthStatus, HealthVerdict, HelloParams, HelloResult, IgnoreKind, Item, KillParams,
-    MatchRecord, MatcherSpec, MemoryStatus, OpenOutcome, OpenParams, PROTOCOL, ParseParams,
-    ParseResult, ParsersStatus, Peer, PlanStep, PointRecord, PointsLevel, PointsParams,
-    PointsResult, Position, Progress, QuarantinedFile, Range, RememberedStatus, RequestCounts,
-    Revision, RuleSource, RunParams, ScanParams, Selection, ServiceHealth, SessionStatus,
-    SettingRecord, SettingSource, SettingsError, SeverityOverrides, SkippedFile, StatusParams,
-    StatusResult, StopParams, Summary, SyntaxError, TreeFormat, TreeParams, TreeResult,
+    ConfigResult, Context, Delivery, Difference, Ended, ErrorCode, ErrorData, EventRecord,
+    EventsParams, EventsResult, Explanation, FaultKind, FaultParams, FaultPoint, Fix, HealthDetail,
+    HealthParams, HealthResult, HealthStatus, HealthVerdict, HelloParams, HelloResult, IgnoreKind,
+    Item, KillParams, MatchRecord, MatcherSpec, Matches, MemoryStatus, OpenOutcome, OpenParams,
+    PROTOCOL, ParseParams, ParseResult, ParsersStatus, Peer, PlanStep, PointRecord, PointsLevel,
+    PointsParams, PointsResult, Position, Progress, QuarantinedFile, Range, RememberedStatus,
+    RequestCounts, Resync, ResyncReason, Revision, RuleSource, RunParams, ScanParams, Selection,
+    ServiceHealth, SessionStatus, SettingRecord, SettingSource, SettingsError, Settled,
+    SeverityOverrides, SkippedFile, StatusParams, StatusResult, StopParams, SubscribeParams,
+    SubscribeResult, Summary, SyntaxError, TreeFormat, TreeParams, TreeResult, UnsubscribeParams,
     WORKSPACE_SERVICES, WatcherStatus, WorkspaceHealth, WorkspaceStatus,
 };
 use expect_test::{Expect, expect};
@@ -398,6 +400,69 @@ fn changes() {
         },
         &expect![[
             r#"{"root":"/p","revision":{"epoch":2,"number":9},"added":["a"],"changed":["src/b"],"removed":["c","d"]}"#
+        ]],
+    );
+}
+
+#[test]
+fn subscriptions() {
+    let params = SubscribeParams { run: RunParams::default(), no_initial: true };
+    let json = serde_json::to_string(&params).unwrap();
+    assert!(json.starts_with(r#"{"run":{"selection":"#) && json.ends_with(r#","noInitial":true}"#));
+    let nothing: SubscribeParams = serde_json::from_str("{}").unwrap();
+    assert!(!nothing.no_initial);
+    let hints = vec!["h".into()];
+    check(
+        &SubscribeResult {
+            subscription: 3,
+            revision: revision(),
+            matches: 1,
+            pattern_has_error: false,
+            hints,
+        },
+        &expect![[
+            r#"{"subscription":3,"revision":{"epoch":2,"number":9},"matches":1,"patternHasError":false,"hints":["h"]}"#
+        ]],
+    );
+    check(&UnsubscribeParams { subscription: 3 }, &expect![[r#"{"subscription":3}"#]]);
+    for (reason, name) in [
+        (ResyncReason::Initial, "initial"),
+        (ResyncReason::Slow, "slow"),
+        (ResyncReason::Restarted, "restarted"),
+    ] {
+        let json = format!(r#"{{"subscription":3,"reason":"{name}"}}"#);
+        let resync = Resync { subscription: 3, reason };
+        assert_eq!(serde_json::to_string(&resync).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Resync>(&json).unwrap(), resync);
+    }
+    let later = r#"{"subscription":3,"reason":"later"}"#;
+    let later: Resync = serde_json::from_str(later).unwrap();
+    assert_eq!(later.reason, ResyncReason::Other);
+    let found: Matches = serde_json::from_str(&format!("[{RUN_MATCH}]")).unwrap();
+    let difference = |content_id| Difference {
+        subscription: 3,
+        file: "a.rs".into(),
+        content_id,
+        disappeared: Matches::default(),
+        appeared: found.clone(),
+    };
+    let json = serde_json::to_string(&difference(Some("ab".into()))).unwrap();
+    let expected = format!(
+        r#"{{"subscription":3,"file":"a.rs","contentId":"ab","disappeared":[],"appeared":[{RUN_MATCH}]}}"#
+    );
+    assert_eq!(json, expected);
+    let gone = serde_json::to_string(&difference(None)).unwrap();
+    assert_eq!(gone, expected.replace(r#""contentId":"ab","#, ""));
+    assert_eq!(serde_json::from_str::<Difference>(&gone).unwrap().content_id, None);
+    check(
+        &Settled { subscription: 3, revision: revision() },
+        &expect![[r#"{"subscription":3,"revision":{"epoch":2,"number":9}}"#]],
+    );
+    let error = RpcError::new(ErrorCode::TooManyMatches, "m");
+    check(
+        &Ended { subscription: 3, error },
+        &expect![[
+            r#"{"subscription":3,"error":{"code":-32025,"message":"m","data":{"code":"too_many_matches","retryable":false}}}"#
         ]],
     );
 }

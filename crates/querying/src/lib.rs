@@ -19,6 +19,7 @@ pub mod pattern;
 pub mod rule;
 #[cfg(feature = "service")]
 pub mod service;
+pub mod standing;
 
 #[cfg(feature = "service")]
 pub use cache::{QueryKey, Remember};
@@ -26,3 +27,4 @@ pub use execute::{Bounds, Found, Gone, Interrupt, QueryError, Totals, execute};
 pub use explain::{Plan, explain};
 pub use pattern::{Compile, PatternQuery, TreeMatches};
 pub use rule::RuleQuery;
+pub use standing::{FileDifference, Standing};

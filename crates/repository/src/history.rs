@@ -36,6 +36,13 @@ pub struct Changes {
     pub removed: Vec<Arc<Path>>,
 }
 
+impl Changes {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
+    }
+}
+
 /// What changed since a revision isn't known. It never will be: everything is to be read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("changes since revision {}: {because}", Dotted(*.since))]

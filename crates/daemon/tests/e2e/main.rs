@@ -21,6 +21,7 @@ mod requests;
 mod rules;
 mod selection;
 mod streams;
+mod subscriptions;
 mod supervision;
 mod support;
 mod transcript;

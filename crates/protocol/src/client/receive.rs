@@ -1,9 +1,10 @@
 //! The receiving side: from bytes to typed events.
 
-use super::{CallError, Event, Outcome};
+use super::{CallError, Event, News, Outcome};
 use crate::frame::{Chunk, ChunkAssembler, Incoming, LineDecoder, RpcError, parse, read_item};
 use crate::messages::method;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -123,6 +124,10 @@ fn understand(line: &[u8], assembler: &mut ChunkAssembler) -> Result<Option<Rece
             let progress = serde_json::from_str(params).map_err(unexpected)?;
             Ok(Some(Received::Event(Event::Progress(progress))))
         }
+        method::RESYNC => news(params, News::Resync).map_err(unexpected),
+        method::DIFFERENCE => news(params, News::Difference).map_err(unexpected),
+        method::SETTLED => news(params, News::Settled).map_err(unexpected),
+        method::ENDED => news(params, News::Ended).map_err(unexpected),
         method::CHUNK => {
             let chunk = Chunk::deserialize(&mut serde_json::Deserializer::from_str(params))
                 .map_err(unexpected)?;
@@ -131,6 +136,13 @@ fn understand(line: &[u8], assembler: &mut ChunkAssembler) -> Result<Option<Rece
         }
         _ => Ok(None),
     }
+}
+
+fn news<T: DeserializeOwned>(
+    params: &str,
+    of: fn(T) -> News,
+) -> Result<Option<Received>, serde_json::Error> {
+    Ok(Some(Received::Event(Event::News(of(serde_json::from_str(params)?)))))
 }
 
 /// Types a line that came in pieces; pieces of pieces don't exist.

@@ -8,6 +8,7 @@
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, SerializeSeq as _, Serializer};
 use serde_json::value::RawValue;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// JSON texts of matches, in order. A clone shares them.
@@ -74,6 +75,11 @@ impl Matches {
         Ok(())
     }
 
+    /// Appends those of another.
+    pub fn append(&mut self, other: &Self) {
+        other.iter().for_each(|text| self.push_text(text));
+    }
+
     /// Keeps the first `len`.
     pub fn truncate(&mut self, len: usize) {
         if len < self.len {
@@ -86,10 +92,39 @@ impl Matches {
         }
     }
 
+    /// Those of them that `other` hasn't. One that both have several times is taken away once for
+    /// each.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        let mut left: HashMap<&str, usize> = HashMap::new();
+        for text in other.iter() {
+            *left.entry(text).or_default() += 1;
+        }
+        let mut rest = Self::default();
+        for text in self.iter() {
+            match left.get_mut(text) {
+                Some(n) if *n > 0 => *n -= 1,
+                _ => rest.push_text(text),
+            }
+        }
+        rest.shrink();
+        rest
+    }
+
     /// Each match's text.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         // JSON is UTF-8.
         self.texts().filter_map(|text| str::from_utf8(text.strip_suffix(b",").unwrap_or(text)).ok())
+    }
+
+    /// Appends a text of another one's.
+    fn push_text(&mut self, text: &str) {
+        let json = Arc::make_mut(&mut self.json);
+        if self.len > 0 {
+            json.extend_from_slice(SEPARATOR);
+        }
+        json.extend_from_slice(text.as_bytes());
+        self.len += 1;
     }
 
     /// What stands between the TABs, commas included.
@@ -193,6 +228,18 @@ mod tests {
             some.push(&serde_json::json!({"d": 4})).unwrap();
             assert_eq!(some.iter().last(), Some(r#"{"d":4}"#));
         }
+    }
+
+    #[test]
+    fn what_others_have_is_taken_away_as_often_as_they_have_it() {
+        let (a, b, c) = (r#"{"a":1}"#, r#"{"b":2}"#, r#"{"c":3}"#);
+        let without = |one: &[&str], other: &[&str]| matches(one).without(&matches(other));
+        assert_eq!(without(&[a, b, a, c], &[a, c]), matches(&[b, a]));
+        assert_eq!(without(&[a, a], &[a, b, a, a]), Matches::default());
+        assert_eq!(written(&without(&[a, b], &[])), written(&matches(&[a, b])));
+        let mut all = matches(&[a]);
+        all.append(&matches(&[b, c]));
+        assert_eq!(written(&all), written(&matches(&[a, b, c])));
     }
 
     #[test]

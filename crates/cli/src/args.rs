@@ -8,7 +8,7 @@ mod query;
 
 pub(crate) use query::{
     ColorChoice, ContextArgs, FormatArg, HeadingArg, IgnoreArg, InputArgs, JsonStyle, MatcherArgs,
-    OutputArgs, ReportStyle, RunArgs, ScanArgs, SeverityArg,
+    OutputArgs, ReportStyle, RunArgs, ScanArgs, SeverityArg, WatchArgs,
 };
 
 use crate::{changes, exit};
@@ -96,6 +96,8 @@ pub(crate) enum Command {
     Points(PointsArgs),
     /// Print how a pattern is answered: requirements, candidates, times.
     Explain(Box<ExplainArgs>),
+    /// Print a pattern's matches, and each that appears or disappears, as files change.
+    Watch(Box<WatchArgs>),
     /// Print which files are not what they were at a revision.
     Changes(ChangesArgs),
     /// Print what the daemon holds, and which files it skipped and why.

@@ -1,17 +1,31 @@
 //! What the commands ask of a daemon. A trait, so that tests answer without a socket.
 
 use crate::failure::Failure;
-use astscope_protocol::client::{CallError, Event};
+use astscope_protocol::client::{CallError, Event, News};
 use astscope_protocol::messages::{
     ChangesParams, ChangesResult, ConfigParams, ConfigResult, EventsParams, EventsResult,
     Explanation, FaultParams, HealthParams, HealthResult, KillParams, ParseParams, ParseResult,
-    PointsParams, PointsResult, RunParams, ScanParams, StatusParams, StatusResult, StopParams,
-    Summary, TreeParams, TreeResult,
+    PointsParams, PointsResult, Progress, RunParams, ScanParams, StatusParams, StatusResult,
+    StopParams, SubscribeParams, SubscribeResult, Summary, TreeParams, TreeResult,
 };
 use std::ops::ControlFlow;
 
 /// Receives what comes before an answer; breaking gives the request up.
 pub type OnEvent<'a> = &'a mut dyn FnMut(Event) -> ControlFlow<()>;
+
+/// What comes while something is watched.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// How far the first answer is.
+    Progress(Progress),
+    /// The daemon watches from here on; told once more when it had to be asked again.
+    Begun(SubscribeResult),
+    /// What has changed.
+    News(News),
+}
+
+/// Receives what comes while something is watched; breaking ends that.
+pub type OnTold<'a> = &'a mut dyn FnMut(Told) -> ControlFlow<()>;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +51,8 @@ pub trait Backend {
         params: &RunParams,
         on_event: OnEvent<'_>,
     ) -> Result<Explanation, BackendError>;
+    /// Tells what a pattern finds, and what becomes of it, until told to break.
+    fn watch(&mut self, params: &SubscribeParams, on_told: OnTold<'_>) -> Result<(), BackendError>;
     /// Says what has changed since a revision.
     fn changes(
         &mut self,

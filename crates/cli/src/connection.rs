@@ -1,18 +1,26 @@
 //! The real backend: a connection to the user's daemon, made when it is first needed.
 
-use crate::backend::{Backend, BackendError, OnEvent};
+use crate::backend::{Backend, BackendError, OnEvent, OnTold, Told};
 use crate::daemon_start;
 use crate::failure::Failure;
-use astscope_protocol::client::{Attempt, CallError, Client, ReadRequest, RetryingClient};
+use astscope_protocol::client::{
+    Attempt, CallError, Client, Event, News, ReadRequest, RetryingClient,
+};
 use astscope_protocol::messages::{
     ChangesParams, ChangesResult, ConfigParams, ConfigResult, EventsParams, EventsResult,
     Explanation, FaultParams, HealthParams, HealthResult, KillParams, ParseParams, ParseResult,
     PointsParams, PointsResult, RunParams, ScanParams, StatusParams, StatusResult, StopParams,
-    Summary, TreeParams, TreeResult, method,
+    SubscribeParams, SubscribeResult, Summary, TreeParams, TreeResult, method,
 };
 use serde::de::DeserializeOwned;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a daemon that was lost is tried to be asked again: longer than it leaves a part of it
+/// alone that keeps failing.
+const LOST_MAX: Duration = Duration::from_secs(30);
 
 /// Makes a connection.
 type Connect<E> = fn(Attempt) -> Result<Client, E>;
@@ -112,6 +120,32 @@ impl Backend for Daemon {
         self.client().call_streaming(ReadRequest::Explain(params), on_event)
     }
 
+    fn watch(&mut self, params: &SubscribeParams, on_told: OnTold<'_>) -> Result<(), BackendError> {
+        // Ctrl-C is not handled: it ends the process, and the daemon sees that the client is gone.
+        let mut lost_at: Option<Instant> = None;
+        loop {
+            let attempt = lost_at.map_or(Attempt::First, |_| Attempt::Second { until: None });
+            let mut client = daemon_start::connect_or_start(attempt).map_err(unreachable)?;
+            let mut has_begun = false;
+            let ended = follow(&mut client, params, &mut |told| {
+                has_begun |= matches!(told, Told::Begun(_));
+                on_told(told)
+            });
+            let Err(error) = ended else { return Ok(()) };
+            // Whoever was never answered is told why.
+            if has_begun {
+                lost_at = Some(Instant::now());
+            }
+            let is_in_time = lost_at.is_some_and(|lost_at| lost_at.elapsed() < LOST_MAX);
+            if !is_in_time || !may_begin_again(&error) {
+                return Err(error.into());
+            }
+            if !has_begun {
+                daemon_start::pause().map_err(unreachable)?;
+            }
+        }
+    }
+
     fn changes(
         &mut self,
         params: &ChangesParams,
@@ -166,6 +200,48 @@ impl Backend for Daemon {
 
     fn interrupted(&self) -> bool {
         self.interrupted.load(Ordering::SeqCst)
+    }
+}
+
+/// Watches on one connection, until that, the subscription or the listener ends.
+fn follow(
+    client: &mut Client,
+    params: &SubscribeParams,
+    on_told: OnTold<'_>,
+) -> Result<(), CallError> {
+    let mut broke_off = false;
+    let begun: SubscribeResult = client.call_streaming(method::SUBSCRIBE, params, |event| {
+        let flow = match event {
+            Event::Progress(progress) => on_told(Told::Progress(progress)),
+            Event::Item(_) | Event::News(_) => ControlFlow::Continue(()),
+        };
+        broke_off |= flow.is_break();
+        flow
+    })?;
+    if broke_off || on_told(Told::Begun(begun)).is_break() {
+        return Ok(());
+    }
+    loop {
+        match client.news()? {
+            News::Ended(ended) => return Err(CallError::Remote(ended.error)),
+            news => {
+                if on_told(Told::News(news)).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// Whether what was watched may be watched again.
+fn may_begin_again(error: &CallError) -> bool {
+    match error {
+        CallError::Remote(error) => error.data.as_ref().is_some_and(|data| data.retryable),
+        CallError::Disconnected
+        | CallError::HalfLine(_)
+        | CallError::Send(_)
+        | CallError::Receive(_) => true,
+        _ => false,
     }
 }
 

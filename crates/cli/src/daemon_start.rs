@@ -215,7 +215,7 @@ fn unreachable(error: &ConnectError) -> Failure {
 }
 
 /// Lets a moment pass.
-fn pause() -> Result<(), Failure> {
+pub(crate) fn pause() -> Result<(), Failure> {
     let interval = Timespec { tv_sec: 0, tv_nsec: i64::from(RETRY_INTERVAL.subsec_nanos()) };
     match poll(&mut [], Some(&interval)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),

@@ -37,8 +37,9 @@ mod scan;
 mod serve;
 mod service_manager;
 mod sgconfig;
+mod watch;
 
-pub use backend::{Backend, BackendError, OnEvent};
+pub use backend::{Backend, BackendError, OnEvent, OnTold, Told};
 pub use console::{Console, Keys};
 pub use exit::Exit;
 pub use failure::Failure;
@@ -126,6 +127,7 @@ fn command(
         Command::Parse(args) => inspect::parse(args, console, backend),
         Command::Points(args) => inspect::points(args, console, backend),
         Command::Explain(args) => inspect::explain(args, &cli.global, console, backend),
+        Command::Watch(args) => watch::watch(args, &cli.global, console, backend),
         Command::Changes(args) => changes::changes(args, &cli.global, console, backend),
         Command::Status(args) => inspect::status(args, console, backend),
         Command::Tree(args) => operate::tree(args, console, backend),

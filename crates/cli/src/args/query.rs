@@ -230,6 +230,38 @@ pub(crate) struct RunArgs {
     pub(crate) heading: HeadingArg,
 }
 
+/// `astscope watch`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Prints the matches that are there, and then whatever changes, until it is interrupted:
+
+  + PATH:LINE: TEXT   it appeared; TEXT is its first line
+  - PATH:LINE: TEXT   it disappeared
+
+A match that moved to another line disappears and appears. What is printed adds up to what `astscope \
+run` prints, also after the daemon was restarted. With --json each line is an object, whose `kind` is \
+`appeared`, `disappeared` (both with the `match`), or `settled`: what was printed is then the answer \
+at that `revision`. All paths must lie in one directory that can be watched.
+
+Examples:
+  astscope watch -p 'todo!($$$)' -l rust
+  astscope watch -p 'console.log($$$)' --no-initial --json src | jq -r .match.file")]
+pub(crate) struct WatchArgs {
+    #[command(flatten)]
+    pub(crate) matcher: MatcherArgs,
+    /// The language of the pattern; without it each file's own.
+    #[arg(short, long, value_name = "LANG")]
+    pub(crate) lang: Option<String>,
+    #[command(flatten)]
+    pub(crate) input: InputArgs,
+    /// Don't print the matches that are there already.
+    #[arg(long)]
+    pub(crate) no_initial: bool,
+    /// Print JSON, one object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// `astscope scan`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\

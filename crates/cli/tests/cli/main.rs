@@ -9,3 +9,4 @@ mod process;
 mod serve;
 mod supervised;
 mod support;
+mod watch;

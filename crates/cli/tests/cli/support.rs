@@ -1,13 +1,13 @@
 //! A daemon that answers from recorded matches, and a terminal that is a few byte vectors.
 
-use astscope_cli::{Backend, BackendError, Console, Keys, OnEvent};
+use astscope_cli::{Backend, BackendError, Console, Keys, OnEvent, OnTold, Told};
 use astscope_protocol::client::{CallError, Event};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
     ChangesParams, ChangesResult, ConfigParams, ConfigResult, Delivery, EventsParams, EventsResult,
     Explanation, FaultParams, HealthParams, HealthResult, Item, KillParams, MatchRecord, Matches,
     ParseParams, ParseResult, PointsParams, PointsResult, RunParams, ScanParams, StatusParams,
-    StatusResult, StopParams, Summary, TreeFormat, TreeParams, TreeResult,
+    StatusResult, StopParams, SubscribeParams, Summary, TreeFormat, TreeParams, TreeResult,
 };
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
@@ -22,6 +22,8 @@ pub(crate) struct Fake {
     pub(crate) summary: Summary,
     pub(crate) error: Option<RpcError>,
     pub(crate) explanation: Explanation,
+    pub(crate) told: Vec<Told>,
+    pub(crate) subscribe: Option<SubscribeParams>,
     pub(crate) changes: ChangesResult,
     pub(crate) asked_changes: Option<ChangesParams>,
     pub(crate) tree: Option<ParseResult>,
@@ -122,6 +124,16 @@ impl Backend for Fake {
     ) -> Result<Explanation, BackendError> {
         self.run = Some(params.clone());
         self.failure().map_or_else(|| Ok(self.explanation.clone()), Err)
+    }
+
+    fn watch(&mut self, params: &SubscribeParams, on_told: OnTold<'_>) -> Result<(), BackendError> {
+        self.subscribe = Some(params.clone());
+        for told in &self.told {
+            if on_told(told.clone()).is_break() {
+                return Ok(());
+            }
+        }
+        self.failure().map_or(Ok(()), Err)
     }
 
     fn changes(

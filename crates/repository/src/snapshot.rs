@@ -264,13 +264,14 @@ impl Repository {
         lock(&self.by_content).get(&(content, language))?.upgrade()
     }
 
-    /// The parsed file of this content that records share: the one that is known, else this.
+    /// The parsed file of this content that records share: the one that is known, else this. Where
+    /// they aren't equal one of them is damaged, and as this one was just made, it is the other.
     pub(crate) fn shared(&self, content: ContentId, file: Arc<ParsedFile>) -> Arc<ParsedFile> {
         let key = (content, file.language);
         let mut known = lock(&self.by_content);
         let held = known.get(&key).and_then(Weak::upgrade);
         match held {
-            Some(held) if held.text == file.text => held,
+            Some(held) if Arc::ptr_eq(&held, &file) || *held == *file => held,
             _ => {
                 known.insert(key, Arc::downgrade(&file));
                 file

@@ -115,6 +115,14 @@ impl KindTable {
     }
 }
 
+impl PartialEq for KindTable {
+    fn eq(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
+    }
+}
+
+impl Eq for KindTable {}
+
 /// A set of kinds, a bit each: which kinds occur in a file, or may be matched by a pattern.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KindSet {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 /// What parsing makes of one file: its text, its tree, and the trees of the languages embedded in it.
 ///
 /// Immutable and meant to be shared behind an `Arc`.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct ParsedFile {
     /// The file's language.
     pub language: Language,
@@ -21,7 +21,7 @@ pub struct ParsedFile {
 }
 
 /// A tree and the set of node kinds in it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct ParsedTree {
     /// The nodes.
     pub tree: Tree,

@@ -68,7 +68,7 @@ impl NodeFlags {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 struct Span {
     start: u32,
@@ -77,14 +77,14 @@ struct Span {
     size: u16,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 struct Mark {
     field: FieldId,
     flags: NodeFlags,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Wide {
     len: u32,
     size: u32,
@@ -93,7 +93,11 @@ struct Wide {
 const _: () = assert!(size_of::<Span>() + size_of::<KindId>() + size_of::<Mark>() == 16);
 
 /// A syntax tree over a text that it doesn't hold. Immutable.
-#[derive(Debug)]
+///
+/// Equal are trees whose every stored word is, under grammars that give the words the same
+/// meaning: what a parser makes of a text is equal whenever it does so, and memory that was
+/// overwritten is not.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Tree {
     table: Arc<KindTable>,
     kinds: Box<[KindId]>,

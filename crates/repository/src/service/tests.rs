@@ -344,6 +344,27 @@ fn each_fault_is_found() {
 }
 
 #[test]
+fn a_content_that_is_put_with_another_tree_is_shared_as_that_and_the_old_one_is_no_fault() {
+    let repository = Arc::new(Repository::new(1));
+    let writer = Repository::take_over(&repository);
+    let with_depth = |depth| file("a", Language::Rust, depth, NodeFlags::NONE);
+    let (damaged, sound) = (with_depth(2), with_depth(1));
+    let damage = [put_file("/r/a", Arc::clone(&damaged)), put_file("/r/b", damaged)];
+    writer.commit(&batch(damage)).unwrap();
+    let before = repository.snapshot();
+    let repair = [put_file("/r/a", Arc::clone(&sound)), put_file("/r/b", with_depth(1))];
+    writer.commit(&batch(repair)).unwrap();
+    let now = repository.snapshot();
+    assert!(now.records().all(|record| Arc::ptr_eq(&record.file, &sound)));
+    // Whoever began to look at what was there before has nothing to tell.
+    let whole = crate::Depth::Whole;
+    for snapshot in [before, now] {
+        let found = crate::verify::verify(&repository, &snapshot, whole, &mut || false);
+        assert_eq!((found.n_records, found.faults), (2, Vec::new()));
+    }
+}
+
+#[test]
 fn samples_cover_everything_in_the_end() {
     let repository = Repository::new(1);
     let mut transaction = repository.begin();

@@ -420,6 +420,7 @@ Settings are read from config.toml in $XDG_CONFIG_HOME/astscope, else ~/.config/
 at each SIGHUP; options and ASTSCOPE_LOG win over it. All that it may hold, with the defaults:
   log = \"info\"          # as ASTSCOPE_LOG
   idle_timeout = \"2h\"   # as --idle-timeout
+  scrub = true          # read files again in the background, and compare them with what is held
   [watch]               # pauses between two looks at a root, from 100ms to 1h
   every_min = \"2s\"
   every_max = \"1m\"

@@ -11,9 +11,9 @@ use crate::request::{check_stdin, delivery, give_up, read_stdin, run_params, sel
 use crate::sgconfig::Project;
 use astscope_protocol::client::Event;
 use astscope_protocol::messages::{
-    BreakerState, BreakerStatus, Explanation, ParseParams, ParsersStatus, PointsLevel,
-    PointsParams, PointsResult, QuarantinedFile, RememberedStatus, SkippedFile, StatusParams,
-    StatusResult, StopParams, WorkspaceStatus,
+    BreakerState, BreakerStatus, DriftCounts, DriftRecord, Explanation, ParseParams, ParsersStatus,
+    PointsLevel, PointsParams, PointsResult, QuarantinedFile, RememberedStatus, ScrubCycle,
+    ScrubStatus, SkippedFile, StatusParams, StatusResult, StopParams, WorkspaceStatus,
 };
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -307,6 +307,7 @@ fn describe_workspace(workspace: &WorkspaceStatus, text: &mut String) {
         (state, Some(reason)) => writeln!(text, "  not watched, {state}: {reason}"),
         (state, None) => writeln!(text, "  not watched, {state}"),
     };
+    describe_scrub(&workspace.scrub, text);
     for (reason, n) in &workspace.skipped {
         let _infallible = writeln!(text, "  skipped {n} {reason}");
     }
@@ -324,6 +325,36 @@ fn describe_remembered(remembered: &RememberedStatus, text: &mut String) {
         "  {results} results of {queries} queries remembered in {}, {percent} % of those asked for",
         bytes(n_bytes),
     );
+}
+
+/// A line for how far the scrub is, and a loud one if it has ever found anything.
+fn describe_scrub(scrub: &ScrubStatus, text: &mut String) {
+    let ScrubStatus { enabled, checked, files, last_cycle, drift, last_drift, .. } = scrub;
+    if let Some(DriftRecord { path, cause, .. }) = last_drift {
+        let DriftCounts { content, tree, missing, ghost } = drift;
+        let n = drift.total();
+        let _infallible = writeln!(
+            text,
+            "  DRIFT: {n} file(s) were held other than the disk has them, and are repaired: content {content}, tree {tree}, missing {missing}, ghost {ghost}\n    the last is {path}: {cause}",
+        );
+    }
+    if *files == 0 {
+        return;
+    }
+    if !enabled {
+        text.push_str("  no longer checked against the disk: the settings say so\n");
+    } else if let Some(cycle) = last_cycle {
+        let ScrubCycle { took_ms, files: n_files, left_out, drift, .. } = cycle;
+        let took = span(took_ms.div_ceil(1000));
+        let left_out = if *left_out > 0 { format!(", {left_out} left out") } else { String::new() };
+        let _infallible = writeln!(
+            text,
+            "  checked against the disk: {n_files} files in {took}{left_out}, drift {}; now {checked} of {files}",
+            drift.total(),
+        );
+    } else {
+        let _infallible = writeln!(text, "  checked against the disk: {checked} of {files} files");
+    }
 }
 
 /// `astscope stop`.

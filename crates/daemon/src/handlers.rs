@@ -220,7 +220,7 @@ async fn open(
         let crawled = task.join(Duration::MAX).await.map_err(|error| errors::task(&error))?;
         crawled.map_err(|error| errors::sync(&error, &context))?;
         let outcome = Some(OpenOutcome::AstLayerStarted);
-        answer(&WorkspaceStatus { outcome, ..status::workspace(&workspace, false) })
+        answer(&WorkspaceStatus { outcome, ..status::workspace(daemon, &workspace, false) })
     };
     Ok(indexed.await)
 }

@@ -19,7 +19,7 @@ use astscope_supervision::{
     TaskSupervisor, TracingObserver, TreePath,
 };
 use astscope_synchronization::service::{
-    CoreCommitter, Events, GuardedDisk, SyncConfig, SyncHandle,
+    CoreCommitter, Drift, Drifted, Events, GuardedDisk, SyncConfig, SyncHandle,
 };
 use astscope_synchronization::{Committer, RealDisk, Synchronizer};
 use std::path::{Path, PathBuf};
@@ -124,6 +124,7 @@ impl Workspace {
             .with_disk(Box::new(disk))
             .with_backend(Arc::new(parsing.clone()))
             .with_committer(Arc::new(committer));
+        let results = QueryCache::new(CacheConfig::default());
         let config = SyncConfig {
             mailbox: REFRESHES_MAX,
             restart_within: RESTART_WITHIN,
@@ -131,13 +132,14 @@ impl Workspace {
             events: daemon.settings.socket.parent().and_then(|runtime_dir| {
                 Events::of_kernel(runtime_dir.join("watching").join(number.to_string()))
             }),
+            scrub: daemon.config.scrubbing(),
+            drifted: tell_drift(daemon.events.clone(), root.clone(), results.clone()),
             seats: Some(daemon.pools.file_watching.clone()),
             repository: Some(repository.watch()),
             crawl_threads: Arc::new(|| cpu::pool("index").map_err(|error| error.to_string())),
         };
         let analysis = Arc::new(daemon.pools.pattern_analysis.clone());
         let patterns = PatternMatcherHandle::new(PatternMatcherConfig::default(), analysis);
-        let results = QueryCache::new(CacheConfig::default());
         let sync = SyncHandle::new(engine, config);
         Ok(Self {
             _reclaimed: Reclaimed::register(&memory, &results, &patterns, &sync),
@@ -175,6 +177,16 @@ impl Workspace {
     pub(crate) fn dependencies(&self) -> Result<Dependencies, DependencyError> {
         Dependencies::new(readiness::services(self))
     }
+}
+
+/// Tells the event bus of drift. Results are known by the content that they were found in, not by
+/// the tree: those that a damaged one gave are forgotten, with all others.
+fn tell_drift(events: EventBus, root: PathBuf, results: QueryCache<Records>) -> Drifted {
+    Arc::new(move |drift: &Drift| {
+        results.forget(Duration::ZERO);
+        let (path, cause) = (drift.path.to_path_buf(), drift.cause.name());
+        events.publish(DaemonEvent::Drift { root: root.clone(), path, cause });
+    })
 }
 
 /// Commits, and tells the memory manager and the event bus what came of it.

@@ -9,6 +9,7 @@ mod matches;
 mod operations;
 mod points;
 mod record;
+mod scrub;
 mod standing;
 
 pub use changes::{ChangesParams, ChangesResult};
@@ -24,6 +25,7 @@ pub use points::{PointRecord, PointsLevel, PointsParams, PointsResult};
 pub use record::{
     ByteRange, Captured, CharCount, Fix, Label, MatchRecord, MetaVariables, Position, Range,
 };
+pub use scrub::{DriftCounts, DriftRecord, ScrubCycle, ScrubStatus};
 pub use standing::{
     Difference, Ended, Resync, ResyncReason, Settled, SubscribeParams, SubscribeResult,
     UnsubscribeParams,
@@ -471,6 +473,9 @@ pub struct WorkspaceStatus {
     pub breakers: Vec<BreakerStatus>,
     /// How changes are noticed.
     pub watcher: WatcherStatus,
+    /// Whether what is stored is what the disk holds.
+    #[serde(default)]
+    pub scrub: ScrubStatus,
     /// Only in the answer to `open`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<OpenOutcome>,

@@ -5,17 +5,18 @@
 use astscope_protocol::RpcError;
 use astscope_protocol::messages::{
     BreakerState, BreakerStatus, ByteRange, Cancel, ChangesParams, ChangesResult, ConfigParams,
-    ConfigResult, Context, Delivery, Difference, Ended, ErrorCode, ErrorData, EventRecord,
-    EventsParams, EventsResult, Explanation, FaultKind, FaultParams, FaultPoint, Fix, HealthDetail,
-    HealthParams, HealthResult, HealthStatus, HealthVerdict, HelloParams, HelloResult, IgnoreKind,
-    Item, KillParams, MatchRecord, MatcherSpec, Matches, MemoryStatus, OpenOutcome, OpenParams,
-    PROTOCOL, ParseParams, ParseResult, ParsersStatus, Peer, PlanStep, PointRecord, PointsLevel,
-    PointsParams, PointsResult, Position, Progress, QuarantinedFile, Range, RememberedStatus,
-    RequestCounts, Resync, ResyncReason, Revision, RuleSource, RunParams, ScanParams, Selection,
-    ServiceHealth, SessionStatus, SettingRecord, SettingSource, SettingsError, Settled,
-    SeverityOverrides, SkippedFile, StatusParams, StatusResult, StopParams, SubscribeParams,
-    SubscribeResult, Summary, SyntaxError, TreeFormat, TreeParams, TreeResult, UnsubscribeParams,
-    WORKSPACE_SERVICES, WatcherStatus, WorkspaceHealth, WorkspaceStatus,
+    ConfigResult, Context, Delivery, Difference, DriftCounts, DriftRecord, Ended, ErrorCode,
+    ErrorData, EventRecord, EventsParams, EventsResult, Explanation, FaultKind, FaultParams,
+    FaultPoint, Fix, HealthDetail, HealthParams, HealthResult, HealthStatus, HealthVerdict,
+    HelloParams, HelloResult, IgnoreKind, Item, KillParams, MatchRecord, MatcherSpec, Matches,
+    MemoryStatus, OpenOutcome, OpenParams, PROTOCOL, ParseParams, ParseResult, ParsersStatus, Peer,
+    PlanStep, PointRecord, PointsLevel, PointsParams, PointsResult, Position, Progress,
+    QuarantinedFile, Range, RememberedStatus, RequestCounts, Resync, ResyncReason, Revision,
+    RuleSource, RunParams, ScanParams, ScrubCycle, ScrubStatus, Selection, ServiceHealth,
+    SessionStatus, SettingRecord, SettingSource, SettingsError, Settled, SeverityOverrides,
+    SkippedFile, StatusParams, StatusResult, StopParams, SubscribeParams, SubscribeResult, Summary,
+    SyntaxError, TreeFormat, TreeParams, TreeResult, UnsubscribeParams, WORKSPACE_SERVICES,
+    WatcherStatus, WorkspaceHealth, WorkspaceStatus,
 };
 use expect_test::{Expect, expect};
 use serde::Serialize;
@@ -336,12 +337,31 @@ fn open_status_and_stop() {
             proven: 40,
             looked: 2,
         },
+        scrub: ScrubStatus {
+            enabled: true,
+            checked: 1,
+            files: 2,
+            cycles: 3,
+            last_cycle: Some(ScrubCycle {
+                timestamp_ms: 4,
+                took_ms: 5,
+                files: 6,
+                left_out: 7,
+                drift: DriftCounts::default(),
+            }),
+            drift: DriftCounts { content: 1, tree: 2, missing: 3, ghost: 4 },
+            last_drift: Some(DriftRecord {
+                path: "/p/a".into(),
+                cause: "tree".into(),
+                timestamp_ms: 8,
+            }),
+        },
         outcome: Some(OpenOutcome::AstLayerStarted),
     };
     check(
         &workspace,
         &expect![[
-            r#"{"root":"/p","revision":{"epoch":2,"number":9},"indexing":false,"filesSeen":3,"filesParsed":2,"skipped":{"empty":1},"skippedFiles":[{"path":"a","reason":"empty","detail":"the file is empty"}],"languages":{"Rust":2},"sourceBytes":100,"nodes":30,"treeBytes":400,"indexedInMs":5,"remembered":{"queries":1,"results":2,"bytes":3,"hits":4,"misses":5},"breakers":[{"name":"files","state":"half_open","failures":5},{"name":"parsing","state":"open","failures":5,"retryInMs":30000}],"watcher":{"state":"unavailable","pauseMs":2000,"settleMs":50,"reason":"gone","directories":12,"waiting":1,"unsteady":"ignore rules may have changed","proven":40,"looked":2},"outcome":"ast_layer_started"}"#
+            r#"{"root":"/p","revision":{"epoch":2,"number":9},"indexing":false,"filesSeen":3,"filesParsed":2,"skipped":{"empty":1},"skippedFiles":[{"path":"a","reason":"empty","detail":"the file is empty"}],"languages":{"Rust":2},"sourceBytes":100,"nodes":30,"treeBytes":400,"indexedInMs":5,"remembered":{"queries":1,"results":2,"bytes":3,"hits":4,"misses":5},"breakers":[{"name":"files","state":"half_open","failures":5},{"name":"parsing","state":"open","failures":5,"retryInMs":30000}],"watcher":{"state":"unavailable","pauseMs":2000,"settleMs":50,"reason":"gone","directories":12,"waiting":1,"unsteady":"ignore rules may have changed","proven":40,"looked":2},"scrub":{"enabled":true,"checked":1,"files":2,"cycles":3,"lastCycle":{"timestampMs":4,"tookMs":5,"files":6,"leftOut":7,"drift":{"content":0,"tree":0,"missing":0,"ghost":0}},"drift":{"content":1,"tree":2,"missing":3,"ghost":4},"lastDrift":{"path":"/p/a","cause":"tree","timestampMs":8}},"outcome":"ast_layer_started"}"#
         ]],
     );
     check(

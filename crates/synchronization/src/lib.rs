@@ -28,6 +28,8 @@ mod commit;
 mod reach;
 mod recall;
 mod refresh;
+#[cfg(feature = "service")]
+mod scrub;
 mod tracker;
 mod watches;
 

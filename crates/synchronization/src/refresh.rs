@@ -63,15 +63,15 @@ pub struct CrawlSummary {
 
 /// Keeps one repository equal to one root.
 pub struct Synchronizer {
-    repository: Arc<Repository>,
-    committer: Arc<dyn Committer>,
+    pub(crate) repository: Arc<Repository>,
+    pub(crate) committer: Arc<dyn Committer>,
     pool: Arc<ThreadPool>,
-    limits: Limits,
-    disk: Box<dyn Disk>,
-    backend: Arc<dyn Backend>,
+    pub(crate) limits: Limits,
+    pub(crate) disk: Box<dyn Disk>,
+    pub(crate) backend: Arc<dyn Backend>,
     /// `None` when nothing may be indexed.
-    reach: Option<Reach>,
-    claims: Claims,
+    pub(crate) reach: Option<Reach>,
+    pub(crate) claims: Claims,
     recall: Recall,
     tracker: Tracker,
     answers: Answers,

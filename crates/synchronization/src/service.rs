@@ -1,5 +1,6 @@
 //! The chain that keeps a workspace equal to its disk: `file_watcher` notices, `synchronizer`
-//! answers for what is true now, `incremental_updater` catches up in the background.
+//! answers for what is true now, `incremental_updater` catches up in the background, and `scrubber`
+//! checks that all of them were right.
 //!
 //! Each relies on the one before it, and is restarted with it: hints of a watcher that is gone
 //! must not be waited for, and an updater without a synchronizer would update for nobody.
@@ -12,12 +13,15 @@
 
 mod commits;
 mod disk;
+mod scrubber;
 mod synchronizer;
 mod updater;
 mod watcher;
 
+pub use crate::scrub::{Drift, DriftCause};
 pub use commits::CoreCommitter;
 pub use disk::GuardedDisk;
+pub use scrubber::{DriftCounts, ScrubConfig, ScrubCycle, ScrubStatus};
 pub use synchronizer::{Progress, StopRequest, SyncError};
 pub use watcher::{WatchConfig, WatchState, WatchStatus};
 
@@ -27,6 +31,7 @@ use crate::{CrawlSummary, RefreshError, Synchronizer};
 use astscope_repository::service::CoreState;
 use astscope_supervision::{Address, ChildRef, ChildSpec, Pool, Strategy, SupervisorSpec};
 use rayon::ThreadPool;
+use scrubber::Scrub;
 use std::convert::Infallible;
 use std::error::Error as _;
 use std::fmt;
@@ -50,6 +55,10 @@ pub struct SyncConfig {
     pub watch: watch::Receiver<WatchConfig>,
     /// Where events come from; `None` to look at the disk from time to time instead.
     pub events: Option<Events>,
+    /// How what is stored is checked. A change holds at once.
+    pub scrub: watch::Receiver<ScrubConfig>,
+    /// Told each file that had drifted, once that is repaired, by a thread that may block.
+    pub drifted: Drifted,
     /// How many workspaces look at their disks at a time; `None` for any number.
     pub seats: Option<Pool<Infallible>>,
     /// Tells when everything that was stored was given up, and has to be read again.
@@ -97,6 +106,9 @@ pub type OpenEvents = Arc<dyn Fn() -> io::Result<Box<dyn EventSource>> + Send + 
 /// Makes threads, or says why there are none.
 pub type CrawlThreads = Arc<dyn Fn() -> Result<ThreadPool, String> + Send + Sync>;
 
+/// Told of drift.
+pub type Drifted = Arc<dyn Fn(&Drift) + Send + Sync>;
+
 impl fmt::Debug for SyncConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SyncConfig").field("watch", &*self.watch.borrow()).finish_non_exhaustive()
@@ -109,6 +121,7 @@ pub struct SyncHandle {
     watcher: Address<Infallible>,
     synchronizer: Address<Ask>,
     updater: Address<Update>,
+    scrubber: Address<Infallible>,
     shared: Arc<Shared>,
 }
 
@@ -123,6 +136,7 @@ struct Shared {
     uncovered: watch::Sender<Option<Arc<str>>>,
     /// For the watcher: something came up that no event told it.
     nudge: Notify,
+    scrub: Scrub,
     /// Whether the first crawl hasn't come to its end.
     indexing: AtomicBool,
     files_seen: AtomicU64,
@@ -140,6 +154,7 @@ impl SyncHandle {
             paused: watch::Sender::new(false),
             uncovered: watch::Sender::new(None),
             nudge: Notify::new(),
+            scrub: Scrub::default(),
             indexing: AtomicBool::new(true),
             files_seen: AtomicU64::new(0),
             indexed_in_ms: OnceLock::new(),
@@ -150,6 +165,7 @@ impl SyncHandle {
             synchronizer: Address::new("synchronizer", shared.config.mailbox),
             // A second hint while one waits says nothing new.
             updater: Address::new("incremental_updater", 1),
+            scrubber: Address::new("scrubber", 1),
             shared: Arc::new(shared),
         }
     }
@@ -160,7 +176,8 @@ impl SyncHandle {
             .intensity(5, Duration::from_secs(10))
             .child(watcher::service(self))
             .child(synchronizer::service(self))
-            .child(updater::service(self));
+            .child(updater::service(self))
+            .child(scrubber::service(self));
         ChildSpec::supervisor("synchronization", tree)
     }
 
@@ -169,7 +186,7 @@ impl SyncHandle {
         self.watcher.child()
     }
 
-    /// The three services, each with those that it needs, as
+    /// Its services but the scrubber, whom nobody waits for, each with those that it needs, as
     /// [`Dependencies::new`](astscope_supervision::Dependencies::new) takes them. The repository's
     /// are among those.
     pub fn needs(&self) -> [(ChildRef, &'static [&'static str]); 3] {
@@ -213,6 +230,12 @@ impl SyncHandle {
     /// they look for themselves.
     pub fn set_paused(&self, paused: bool) {
         self.shared.paused.send_if_modified(|now| std::mem::replace(now, paused) != paused);
+    }
+
+    /// What was checked against the disk and what came of it; changes are told, and a restart
+    /// changes nothing.
+    pub fn scrub_status(&self) -> watch::Receiver<ScrubStatus> {
+        self.shared.scrub.status()
     }
 
     /// Files that the first crawl has found so far.

@@ -45,8 +45,8 @@ pub(crate) enum Shake {
     Deaf(Arc<str>),
     /// What had changed could not be stored.
     Unapplied,
-    /// Somebody wants it.
-    Asked,
+    /// Something had changed and no event told of it.
+    Untold,
 }
 
 impl fmt::Display for Shake {
@@ -60,7 +60,7 @@ impl fmt::Display for Shake {
             Self::RootGone => "the root is gone",
             Self::Deaf(why) => return write!(f, "events can't be read: {why}"),
             Self::Unapplied => "changes could not be stored",
-            Self::Asked => "a look at everything was asked for",
+            Self::Untold => "something had changed that no event told of",
         })
     }
 }

@@ -395,7 +395,9 @@ fn status_is_printed_as_text_and_json() {
         "workspaces":[{"root":"/src","revision":{"epoch":1,"number":2},"filesSeen":3,"filesParsed":2,
         "skipped":{"not_utf8":1},"languages":{"Rust":2},"sourceBytes":1024,"nodes":99,"treeBytes":2048,
         "indexedInMs":12,"remembered":{"queries":2,"results":9,"bytes":2048,"hits":3,"misses":1},"breakers":[{"name":"files"},
-        {"name":"parsing","state":"open","failures":5,"retryInMs":28001}]}]}"#;
+        {"name":"parsing","state":"open","failures":5,"retryInMs":28001}],
+        "scrub":{"enabled":true,"checked":1,"files":2,"cycles":1,"lastCycle":{"tookMs":61001,"files":3,"leftOut":1},
+        "drift":{"tree":2},"lastDrift":{"path":"/src/a.rs","cause":"tree"}}}]}"#;
     let status: StatusResult = serde_json::from_str(json).unwrap();
     let mut backend = Fake { status: Some(status), ..Fake::default() };
     let output = run_with(&mut backend, &["status"]);
@@ -414,6 +416,9 @@ fn status_is_printed_as_text_and_json() {
           9 results of 2 queries remembered in 2.0 KiB, 75 % of those asked for
           Rust 2
           parsing: left alone after 5 failures, 29s left
+          DRIFT: 2 file(s) were held other than the disk has them, and are repaired: content 0, tree 2, missing 0, ghost 0
+            the last is /src/a.rs: tree
+          checked against the disk: 3 files in 1m02s, 1 left out, drift 0; now 1 of 2
           skipped 1 not_utf8
     "]]
     .assert_eq(&output.out);

@@ -11,7 +11,7 @@ pub(crate) use file::{Problem, in_words};
 
 use crate::tree::STALLED_AFTER;
 use astscope_supervision::{ChildSpec, Ctx, Exit};
-use astscope_synchronization::service::WatchConfig;
+use astscope_synchronization::service::{ScrubConfig, WatchConfig};
 use file::FromFile;
 use std::fmt;
 use std::fs::File;
@@ -126,6 +126,8 @@ pub(crate) struct Settings {
     pub(crate) log: Setting<String>,
     pub(crate) idle_timeout: Setting<IdleExit>,
     pub(crate) watch: WatchBounds<Setting<Duration>>,
+    /// Whether what is stored is checked in the background.
+    pub(crate) scrub: Setting<bool>,
     /// Why the file as it was last read isn't used. What it said before holds.
     pub(crate) problem: Option<Problem>,
 }
@@ -140,6 +142,7 @@ struct Shared {
     source: SettingsSource,
     settings: watch::Sender<Settings>,
     watching: watch::Sender<WatchConfig>,
+    scrubbing: watch::Sender<ScrubConfig>,
     /// Held by the incarnation that is up.
     hangups: Mutex<Signal>,
 }
@@ -160,8 +163,9 @@ impl Config {
         // As the log is before anybody has read a file.
         let settings = watch::Sender::new(merge(&source, FromFile::default()));
         let watching = watch::Sender::new(WatchConfig::default());
-        let config =
-            Self(Arc::new(Shared { source, settings, watching, hangups: Mutex::new(hangups) }));
+        let scrubbing = watch::Sender::new(ScrubConfig::default());
+        let hangups = Mutex::new(hangups);
+        let config = Self(Arc::new(Shared { source, settings, watching, scrubbing, hangups }));
         config.apply(in_file);
         if let Some(problem) = problem {
             config.keep(problem);
@@ -182,6 +186,11 @@ impl Config {
     /// How often disks are looked at, and each change of it.
     pub(crate) fn watching(&self) -> watch::Receiver<WatchConfig> {
         self.0.watching.subscribe()
+    }
+
+    /// How what is stored is checked, and each change of it.
+    pub(crate) fn scrubbing(&self) -> watch::Receiver<ScrubConfig> {
+        self.0.scrubbing.subscribe()
     }
 
     /// Where the file is or would be.
@@ -218,10 +227,10 @@ impl Config {
     }
 
     fn apply(&self, in_file: FromFile) {
-        let Shared { source, settings, watching, .. } = &*self.0;
+        let Shared { source, settings, watching, scrubbing, .. } = &*self.0;
         let now = merge(source, in_file);
         let before = settings.send_replace(now.clone());
-        let Settings { log, watch, .. } = &now;
+        let Settings { log, watch, scrub, .. } = &now;
         // What is given at the start is set already, and doesn't change.
         if before.log != *log {
             (source.log.set)((log.source == Source::File).then_some(&log.value));
@@ -232,12 +241,16 @@ impl Config {
             (watching.every_min, watching.every_max) = bounds;
             differs
         });
+        scrubbing.send_if_modified(|scrubbing| {
+            std::mem::replace(&mut scrubbing.is_on, scrub.value) != scrub.value
+        });
         if before != now {
             tracing::info!(
                 log = log.value,
                 idle_timeout = %now.idle_timeout.value,
                 watch.every_min = in_words(watch.min.value),
                 watch.every_max = in_words(watch.max.value),
+                scrub = scrub.value,
                 "settings changed",
             );
         }
@@ -251,7 +264,7 @@ impl Config {
 }
 
 fn merge(source: &SettingsSource, in_file: FromFile) -> Settings {
-    let FromFile { log, idle_timeout, watch } = in_file;
+    let FromFile { log, idle_timeout, watch, scrub } = in_file;
     let default = WatchConfig::default();
     Settings {
         log: Setting::of(source.log.given.clone(), log, source.log.default.clone()),
@@ -260,6 +273,7 @@ fn merge(source: &SettingsSource, in_file: FromFile) -> Settings {
             min: Setting::of(None, watch.min, default.every_min),
             max: Setting::of(None, watch.max, default.every_max),
         },
+        scrub: Setting::of(None, scrub, ScrubConfig::default().is_on),
         problem: None,
     }
 }
@@ -331,13 +345,14 @@ pub(crate) mod tests {
             told.push(filter.map(str::to_owned));
         });
         let config = Config::new(source).unwrap();
-        let mut watching = config.watching();
+        let (mut watching, mut scrubbing) = (config.watching(), config.scrubbing());
         assert!(told.lock().unwrap().is_empty(), "nothing was said");
 
-        std::fs::write(&path, "log = 'debug'\nwatch.every_max = '9s'\n").unwrap();
+        std::fs::write(&path, "log = 'debug'\nscrub = false\nwatch.every_max = '9s'\n").unwrap();
         config.reread();
         assert!(watching.has_changed().unwrap());
         assert_eq!(watching.borrow_and_update().every_max, Duration::from_secs(9));
+        assert!(scrubbing.has_changed().unwrap() && !scrubbing.borrow_and_update().is_on);
         let good = config.now();
 
         std::fs::write(&path, "log = 'info'\nidle_timout = '1m'\n").unwrap();
@@ -352,6 +367,7 @@ pub(crate) mod tests {
         assert_eq!(config.now().problem, None);
         assert_eq!(*told.lock().unwrap(), [Some("debug".to_owned()), None]);
         assert_eq!(*watching.borrow_and_update(), WatchConfig::default());
+        assert_eq!(*scrubbing.borrow_and_update(), ScrubConfig::default());
     }
 
     #[tokio::test]

@@ -38,6 +38,8 @@ pub(crate) enum DaemonEvent {
     Degraded { path: String, state: String },
     /// It does its work again.
     Recovered { path: String },
+    /// What was stored of a file of a root was not what the disk holds, and is repaired.
+    Drift { root: PathBuf, path: PathBuf, cause: &'static str },
 }
 
 impl DaemonEvent {
@@ -52,6 +54,7 @@ impl DaemonEvent {
             Self::Failed { .. } => "failed",
             Self::Degraded { .. } => "degraded",
             Self::Recovered { .. } => "recovered",
+            Self::Drift { .. } => "drift",
         }
     }
 
@@ -61,7 +64,8 @@ impl DaemonEvent {
             Self::Opened { root }
             | Self::Closed { root }
             | Self::Committed { root, .. }
-            | Self::MemoryLevel { root, .. } => root.to_string_lossy().into_owned(),
+            | Self::MemoryLevel { root, .. }
+            | Self::Drift { root, .. } => root.to_string_lossy().into_owned(),
             Self::Restarted { path, .. }
             | Self::Failed { path, .. }
             | Self::Degraded { path, .. }
@@ -82,6 +86,7 @@ impl fmt::Display for DaemonEvent {
             Self::Restarted { incarnation, .. } => write!(f, "incarnation {incarnation}"),
             Self::Failed { what, .. } => f.write_str(what),
             Self::Degraded { state, .. } => f.write_str(state),
+            Self::Drift { path, cause, .. } => write!(f, "{cause} of {}", path.display()),
         }
     }
 }

@@ -6,11 +6,14 @@ use crate::workspace::Workspace;
 use crate::{memory, wire};
 use astscope_memory_manager::Class;
 use astscope_protocol::messages::{
-    BreakerState, BreakerStatus, MemoryStatus, ParsersStatus, QuarantinedFile, RememberedStatus,
-    SessionStatus, StatusParams, StatusResult, WatcherStatus, WorkspaceStatus,
+    BreakerState, BreakerStatus, DriftCounts, DriftRecord, MemoryStatus, ParsersStatus,
+    QuarantinedFile, RememberedStatus, ScrubCycle, ScrubStatus, SessionStatus, StatusParams,
+    StatusResult, WatcherStatus, WorkspaceStatus,
 };
 use astscope_supervision as supervision;
-use astscope_synchronization::service::{Awareness, SyncHandle, WatchState};
+use astscope_synchronization::service::{
+    self as synchronization, Awareness, SyncHandle, WatchState,
+};
 use std::time::Duration;
 
 /// How long `status` waits for the list of sessions, which it can do without.
@@ -43,7 +46,10 @@ pub(crate) fn status(daemon: &Daemon, params: &StatusParams) -> StatusResult {
         memory,
         settings_error: settings.problem.map(|problem| problem.to_string()),
         parsers: parsers(daemon, params.skipped_files),
-        workspaces: workspaces.iter().map(|it| workspace(it, params.skipped_files)).collect(),
+        workspaces: workspaces
+            .iter()
+            .map(|it| workspace(daemon, it, params.skipped_files))
+            .collect(),
     }
 }
 
@@ -55,7 +61,11 @@ fn sessions(daemon: &Daemon) -> Vec<SessionStatus> {
 }
 
 /// One workspace in numbers.
-pub(crate) fn workspace(workspace: &Workspace, with_skipped: bool) -> WorkspaceStatus {
+pub(crate) fn workspace(
+    daemon: &Daemon,
+    workspace: &Workspace,
+    with_skipped: bool,
+) -> WorkspaceStatus {
     let snapshot = workspace.repository.snapshot();
     let totals = snapshot.totals();
     let mut skipped_files = Vec::new();
@@ -69,6 +79,7 @@ pub(crate) fn workspace(workspace: &Workspace, with_skipped: bool) -> WorkspaceS
     let skipped: u64 = totals.skipped.values().sum();
     let indexing = workspace.sync.is_indexing();
     let seen = workspace.sync.files_seen();
+    let scrubbed = workspace.sync.scrub_status().borrow().clone();
     WorkspaceStatus {
         root: workspace.root.to_string_lossy().into_owned(),
         revision: wire::revision(snapshot.revision()),
@@ -89,6 +100,7 @@ pub(crate) fn workspace(workspace: &Workspace, with_skipped: bool) -> WorkspaceS
         remembered: remembered(workspace),
         breakers: breakers(workspace),
         watcher: watcher(&workspace.sync),
+        scrub: scrub(&scrubbed, daemon.config.now().scrub.value),
         outcome: None,
     }
 }
@@ -171,5 +183,32 @@ pub(crate) fn watcher(sync: &SyncHandle) -> WatcherStatus {
         unsteady,
         proven,
         looked,
+    }
+}
+
+fn scrub(status: &synchronization::ScrubStatus, enabled: bool) -> ScrubStatus {
+    let millis = |ns: i64| u64::try_from(ns / 1_000_000).unwrap_or(0);
+    let counts = |drift: synchronization::DriftCounts| {
+        let synchronization::DriftCounts { content, tree, missing, ghost } = drift;
+        DriftCounts { content, tree, missing, ghost }
+    };
+    ScrubStatus {
+        enabled,
+        checked: status.n_checked,
+        files: status.n_files,
+        cycles: status.n_cycles,
+        last_cycle: status.last_cycle.map(|cycle| ScrubCycle {
+            timestamp_ms: millis(cycle.ended_at_ns),
+            took_ms: u64::try_from(cycle.took.as_millis()).unwrap_or(u64::MAX),
+            files: cycle.n_files,
+            left_out: cycle.n_left_out,
+            drift: counts(cycle.drift),
+        }),
+        drift: counts(status.drift),
+        last_drift: status.last_drift.as_ref().map(|drift| DriftRecord {
+            path: drift.path.to_string_lossy().into_owned(),
+            cause: drift.cause.name().to_owned(),
+            timestamp_ms: millis(drift.at_ns),
+        }),
     }
 }

@@ -124,7 +124,7 @@ async fn settle() {
     sleep(Duration::from_millis(1)).await;
 }
 
-/// The seed's nodes with their strategies, intensities and restart types, in its start order, which
+/// The seed's nodes, and the scrubber behind them, with their strategies, intensities and restart types, in its start order, which
 /// are indented by their depth.
 const SEED: &str = "
 ast                          one_for_one   3/10
@@ -159,6 +159,7 @@ ast                          one_for_one   3/10
     file_watcher                                 permanent
     synchronizer                                 permanent
     incremental_updater                          permanent
+    scrubber                                     permanent
   task_supervisor            dynamic       10/5  permanent
 ";
 
@@ -203,8 +204,9 @@ async fn check_02_a_core_that_is_killed_is_restarted_alone_and_nothing_is_lost()
 async fn check_03_and_04_a_chain_is_restarted_from_the_one_that_died() {
     let (play, workspace) = Play::open().await;
     let memory = ["memory_monitor", "memory_cache_manager", "memory_pressure_handler"];
-    let chain = ["file_watcher", "synchronizer", "incremental_updater"];
-    for (above, ids) in [("repository/memory_manager", memory), ("synchronization", chain)] {
+    let chain = ["file_watcher", "synchronizer", "incremental_updater", "scrubber"];
+    let chains = [("repository/memory_manager", &memory[..]), ("synchronization", &chain)];
+    for (above, ids) in chains {
         for (at, id) in ids.iter().enumerate() {
             let path = |id: &&str| format!("workspaces/{}/{above}/{id}", workspace.id);
             let mut expected: Vec<_> = ids[at..].iter().map(path).collect();

@@ -239,7 +239,7 @@ pub struct EventRecord {
     /// When: milliseconds since 1970, UTC.
     pub timestamp_ms: u64,
     /// `opened`, `closed`, `committed`, `memory_level`, `restarted`, `failed`, `degraded`,
-    /// `recovered`, …
+    /// `recovered`, `drift`, …
     pub kind: String,
     /// The root, or the path in the supervision tree, that it is about.
     pub about: String,

@@ -75,6 +75,8 @@ impl Bench {
             restart_within: PATIENCE,
             watch: bounds.subscribe(),
             events: events(cookies.path()),
+            scrub: watch::Sender::new(ScrubConfig::default()).subscribe(),
+            drifted: Arc::new(|_| {}),
             seats: None,
             repository: None,
             crawl_threads: Arc::new(move || threads().map_err(|error| error.to_string())),

@@ -452,7 +452,7 @@ impl Watching {
                 if look.differs && self.seen != Some(look) && !shared.is_indexing() {
                     self.seen = Some(look);
                     if is_known {
-                        shared.engine.tracker().shake(Shake::Asked);
+                        shared.engine.tracker().shake(Shake::Untold);
                     }
                     // In vain while the synchronizer is restarting: it will look itself.
                     let _unheard = self.told.send_now(Ask::Changed);

@@ -21,6 +21,7 @@ pub(crate) struct FromFile {
     pub(crate) log: Option<String>,
     pub(crate) idle_timeout: Option<IdleExit>,
     pub(crate) watch: WatchBounds<Option<Duration>>,
+    pub(crate) scrub: Option<bool>,
 }
 
 /// Why a file isn't used.
@@ -47,6 +48,7 @@ struct File {
     idle_timeout: Option<Spanned<String>>,
     #[serde(default)]
     watch: Watch,
+    scrub: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
@@ -108,7 +110,8 @@ pub(crate) fn parse(
             ),
         });
     }
-    Ok(FromFile { log: file.log.map(Spanned::into_inner), idle_timeout, watch })
+    let (log, scrub) = (file.log.map(Spanned::into_inner), file.scrub);
+    Ok(FromFile { log, idle_timeout, watch, scrub })
 }
 
 /// Units, the largest first, in milliseconds. The command line takes the same.
@@ -147,7 +150,7 @@ mod tests {
     #[test]
     fn a_file_says_as_much_as_it_likes() {
         assert_eq!(read(""), Ok(FromFile::default()));
-        let all = "log = 'debug'\nidle_timeout = \"never\"\n\
+        let all = "log = 'debug'\nidle_timeout = \"never\"\nscrub = false\n\
                    [watch]\nevery_min = '500ms'\nevery_max = '2min'\n";
         let expected = FromFile {
             log: Some("debug".to_owned()),
@@ -156,6 +159,7 @@ mod tests {
                 min: Some(Duration::from_millis(500)),
                 max: Some(Duration::from_mins(2)),
             },
+            scrub: Some(false),
         };
         assert_eq!(read(all), Ok(expected));
         let idle = read("idle_timeout = '90s'").unwrap().idle_timeout;
@@ -169,6 +173,7 @@ mod tests {
             ("log = 'info'\n\nverbose = true\n", "line 3: ", "unknown field `verbose`"),
             ("[watch]\nevery = '1s'\n", "line 2: ", "unknown field `every`"),
             ("idle_timeout = 7200\n", "line 1: ", "string"),
+            ("\nscrub = 'no'\n", "line 2: ", "boolean"),
             ("#\nidle_timeout = 'soon'\n", "line 2: `idle_timeout` is \"soon\": ", "a unit"),
             ("idle_timeout = '99999999999999999999h'\n", "line 1: ", "a unit"),
             ("log = 'loud'\n", "line 1: `log` is \"loud\": ", "no level"),

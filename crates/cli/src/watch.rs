@@ -35,6 +35,10 @@ pub(crate) fn watch(
         return Err(Failure::new(Exit::Usage, "`watch` can't watch standard input.")
             .help("Give it files and directories."));
     }
+    if global.no_wait {
+        return Err(Failure::new(Exit::Usage, "`watch` always waits until the files are parsed.")
+            .help("Leave out --no-wait."));
+    }
     let project = Project::discover(global.config.as_deref(), &console.cwd)?;
     let selection = selection(&args.input, project.as_ref(), console)?;
     let delivery = Delivery { brief: !args.json, ..delivery(global) };

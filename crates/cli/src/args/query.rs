@@ -239,9 +239,11 @@ Prints the matches that are there, and then whatever changes, until it is interr
   - PATH:LINE: TEXT   it disappeared
 
 A match that moved to another line disappears and appears. What is printed adds up to what `astscope \
-run` prints, also after the daemon was restarted. With --json each line is an object, whose `kind` is \
-`appeared`, `disappeared` (both with the `match`), or `settled`: what was printed is then the answer \
-at that `revision`. All paths must lie in one directory that can be watched.
+run` prints, also after the daemon was restarted; one that is stopped meanwhile is started again.
+
+With --json each line is an object, whose `kind` is `appeared`, `disappeared` (both with the `match`), \
+or `settled`: what was printed is then the answer at that `revision`. All paths must lie in one \
+directory that can be watched.
 
 Examples:
   astscope watch -p 'todo!($$$)' -l rust

@@ -121,7 +121,10 @@ fn what_ends_it_is_told_and_standard_input_is_refused() {
     let output = run(&mut backend, &["watch", "-p", "f"]);
     assert_eq!(output.code, 8, "{output:?}");
     assert!(output.out.starts_with("+ a.js:1") && output.err.contains("more than enough"));
-    assert_eq!(run(&mut telling(), &["watch", "-p", "f", "--stdin"]).code, 2);
+    for refused in ["--stdin", "--no-wait"] {
+        let output = run(&mut telling(), &["watch", "-p", "f", refused]);
+        assert_eq!((output.code, output.out.as_str()), (2, ""), "{refused}");
+    }
 }
 
 /// How long a line may take.

@@ -301,8 +301,11 @@ async fn committed(look: &Look, mut commits: watch::Receiver<CoreState>) {
     let is_exact = look.revision == look.began_at;
     while commits.wait_for(|state| state.revision > seen).await.map(drop).is_ok() {
         match look.workspace.repository.changes_since(seen) {
-            // Looked at once more, and found to be the same.
-            Ok(changes) if is_exact && changes.is_empty() => seen = changes.revision,
+            // Files were looked at once more, and found to be the same: such as one whose time
+            // stamp never proves that, which this look would be the next to look at.
+            Ok(changes) if changes.n_commits == 0 || (is_exact && changes.is_empty()) => {
+                seen = changes.revision;
+            }
             _ => return,
         }
     }

@@ -28,6 +28,9 @@ const NOTES_MAX: usize = 1 << 16;
 pub struct Changes {
     /// The later revision, which was the newest when this was asked.
     pub revision: Revision,
+    /// Commits since the earlier one that changed a file, whether or not that was taken back: none
+    /// if files were only looked at.
+    pub n_commits: usize,
     /// Files that weren't there, sorted.
     pub added: Vec<Arc<Path>>,
     /// Files that were there with other bytes, sorted.
@@ -230,7 +233,8 @@ pub(crate) fn changes(noted: &Noted, newest: &Snapshot) -> Changes {
     for note in noted.0.iter().flat_map(|commit| &*commit.notes) {
         before.entry(&note.path).or_insert(&note.before);
     }
-    let mut changes = Changes { revision: newest.revision(), ..Changes::default() };
+    let n_commits = noted.0.len();
+    let mut changes = Changes { revision: newest.revision(), n_commits, ..Changes::default() };
     for (path, before) in before {
         let now = Held::of(newest.entry(path));
         if before.is_still(&now) {

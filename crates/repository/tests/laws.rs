@@ -99,6 +99,7 @@ fn difference(old: &Snapshot, new: &Snapshot) -> Changes {
         |(path, what): &(&Arc<Path>, &_)| before.get(*path).is_some_and(|was| was != *what);
     Changes {
         revision: new.revision(),
+        n_commits: 0,
         added: only(&after, &before),
         changed: after.iter().filter(is_other).map(|(path, _)| Arc::clone(path)).collect(),
         removed: only(&before, &after),
@@ -161,12 +162,17 @@ proptest! {
             rest = later.get(1..).unwrap_or_default();
         }
         let newest = repository.snapshot();
-        for (snapshot, model) in &kept {
+        let differs = kept.windows(2).map(|pair| !difference(&pair[0].0, &pair[1].0).is_empty());
+        let differs: Vec<bool> = differs.collect();
+        for (at, (snapshot, model)) in kept.iter().enumerate() {
             prop_assert_eq!(&shown(snapshot), model);
             let changes = repository.changes_since(snapshot.revision()).unwrap();
-            prop_assert_eq!(changes, difference(snapshot, &newest));
+            let (n_commits, expected) = (changes.n_commits, difference(snapshot, &newest));
+            prop_assert_eq!(Changes { n_commits: 0, ..changes }, expected);
+            prop_assert_eq!(n_commits, differs[at..].iter().filter(|differs| **differs).count());
         }
         let everything = repository.changes_since(Revision { epoch: 7, number: 0 }).unwrap();
+        let everything = Changes { n_commits: 0, ..everything };
         prop_assert_eq!(everything, difference(&Repository::new(7).snapshot(), &newest));
     }
 }

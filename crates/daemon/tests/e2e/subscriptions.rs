@@ -1,7 +1,7 @@
 //! Queries that stand: what is told of each edit, to whoever reads it at once, late, or not at all.
 
 use crate::support::{
-    Daemon, LONG_ANSWER_FILES, call, long_answer, open, pattern, refused, run, text,
+    Daemon, LONG_ANSWER_FILES, call, long_answer, open, pattern, refused, run, status, text,
 };
 use astscope_daemon::IdleExit;
 use astscope_fixtures::Fixture;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tempfile::TempDir;
 
 /// Each file with its content id and its matches as JSON.
@@ -325,6 +325,28 @@ fn a_connection_has_so_many_subscriptions_and_each_so_many_matches() {
     assert_eq!((begun.subscription, begun.matches), (2, 1), "the connection goes on");
 }
 
+#[test]
+fn a_file_that_never_proves_unchanged_keeps_nobody_busy() {
+    let daemon = Daemon::start();
+    let tree = Fixture::parse("//- /a.js\nf(1)\n//- /b.js\nf(2)\n");
+    // A time stamp in the future: each look reads the file once more.
+    let file = fs::File::options().write(true).open(tree.path("a.js")).unwrap();
+    file.set_modified(SystemTime::now() + Duration::from_hours(1)).unwrap();
+    let mut mirror = Mirror::subscribe(&daemon, &pattern(&tree, "js", "f($A)"));
+    mirror.settle();
+    let mut other = daemon.client();
+    replace(&tree, "b.js", "f(3)\n");
+    commit(&mut other, &tree);
+    mirror.settle();
+    let before = status(&mut other).workspaces[0].revision.number;
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(500) {
+        assert!(status(&mut other).clients == 2);
+    }
+    let n_looks = status(&mut other).workspaces[0].revision.number - before;
+    assert!(n_looks < 5, "{n_looks}");
+}
+
 type Adjust<'a> = &'a dyn Fn(&mut RunParams);
 
 #[test]
@@ -409,7 +431,6 @@ fn a_subscription_goes_on_when_any_part_of_the_daemon_is_killed() {
         format!("workspaces/{workspace}/querying/query_executor"),
         format!("workspaces/{workspace}/synchronization/synchronizer"),
         format!("workspaces/{workspace}/repository/repository_core"),
-        format!("workspaces/{workspace}"),
         "workspaces".to_owned(),
         own.clone(),
     ]

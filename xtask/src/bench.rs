@@ -7,7 +7,7 @@
 
 mod beside;
 mod daemon;
-mod measure;
+pub(crate) mod measure;
 mod report;
 
 use crate::flags::BenchFlags;

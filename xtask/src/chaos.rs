@@ -4,7 +4,7 @@
 //! Nodes are taken from the tree that the daemon shows, so that none is forgotten here.
 #![expect(clippy::print_stdout, reason = "its output is the report")]
 
-mod house;
+pub(crate) mod house;
 mod load;
 mod matrix;
 mod storm;
@@ -55,14 +55,16 @@ pub fn run(flags: &ChaosFlags) -> Result<()> {
     storm::the_root_beyond_its_limit(&ground)
 }
 
-fn binary(given: Option<&Path>) -> Result<PathBuf> {
+/// The program to test; by default the one that cargo built beside this command.
+pub(crate) fn binary(given: Option<&Path>) -> Result<PathBuf> {
     let own = std::env::current_exe().context("cannot tell where this program is")?;
     let binary = given.map_or_else(|| own.with_file_name("astscope"), Path::to_owned);
     ensure!(binary.exists(), "{} isn't built", binary.display());
     Ok(binary)
 }
 
-fn seed_of_now() -> u64 {
+/// Another one for each run.
+pub(crate) fn seed_of_now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_nanos() % u128::from(u32::MAX)).unwrap_or_default()
 }
@@ -145,14 +147,14 @@ fn generate() -> Result<TempDir> {
 }
 
 /// `SplitMix64`: a few lines, and the same everywhere.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut x = self.0;
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -162,7 +164,7 @@ impl Random {
 }
 
 /// The time within which so many of 100 were.
-fn percentile(times: &[Duration], percent: usize) -> Duration {
+pub(crate) fn percentile(times: &[Duration], percent: usize) -> Duration {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
     let at = (sorted.len() * percent).div_ceil(100).saturating_sub(1);

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 /// What `ast-grep --version` says of the version whose answers ours must equal.
-const ORACLE: &str = "ast-grep 0.51.1";
+pub(crate) const ORACLE: &str = "ast-grep 0.51.1";
 
 /// A named part of the run.
 struct Step {
@@ -73,6 +73,7 @@ fn steps() -> Vec<Step> {
         },
         Step { name: "differential", work: Work::Call(differential) },
         Step { name: "chaos", work: Work::Call(chaos) },
+        Step { name: "soak", work: Work::Call(soak) },
         cargo("test", tests),
         cargo("doctest", &["test", "--workspace", "--doc", "--locked"]),
     ]
@@ -151,6 +152,14 @@ fn chaos() -> Result<()> {
     build_astscope()?;
     let status = cargo().args(["xtask", "chaos", "--short"]).status()?;
     ensure!(status.success(), "the daemon bears less than it promises");
+    Ok(())
+}
+
+/// Whether answers stay right while the tree changes: the same few hundred deeds in each run.
+fn soak() -> Result<()> {
+    build_astscope()?;
+    let status = cargo().args(["xtask", "soak", "--short"]).status()?;
+    ensure!(status.success(), "an answer was another than the tree's");
     Ok(())
 }
 

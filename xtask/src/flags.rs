@@ -55,6 +55,15 @@ pub enum Command {
     /// them, to see the documented degradation and the way back (docs/semantics/degradation.md).
     Chaos(ChaosFlags),
 
+    /// Changes a tree at random while clients ask a real daemon: whether any answer is ever stale.
+    ///
+    /// Edits, renames, moves, deletions, links, ignore rules, git. After each step, the tree held
+    /// still, an answer must be that of somebody who reads everything anew, and each 20th step also
+    /// ast-grep's; all the time other clients may be shown only what was there while they waited.
+    /// Then more events than the kernel keeps, and a flood of writes to ignored files. Ends with 1
+    /// on any difference, and says how to see it again.
+    Soak(SoakFlags),
+
     /// Records what OTP's own supervisors do, for ours to be compared with.
     ///
     /// Wants Erlang/OTP 25 (on Debian `apt-get install erlang-base`). Each script in
@@ -132,6 +141,34 @@ pub struct ChaosFlags {
 
     /// A few seconds instead, as in `cargo xtask ci`.
     #[arg(long, conflicts_with = "seconds")]
+    pub short: bool,
+}
+
+/// Flags of `cargo xtask soak`.
+#[derive(Args, Debug)]
+pub struct SoakFlags {
+    /// The program; by default the one that cargo built beside this command.
+    #[arg(long, value_name = "PATH")]
+    pub binary: Option<PathBuf>,
+
+    /// A source tree to copy; by default one is made up.
+    #[arg(long, value_name = "DIR")]
+    pub corpus: Option<PathBuf>,
+
+    /// The peer; by default the one on the path, if it is of the right version.
+    #[arg(long, value_name = "PATH")]
+    pub ast_grep: Option<PathBuf>,
+
+    /// How many steps; by default 10,000, and some hundred in the short form.
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u64>,
+
+    /// Replays the deeds of an earlier run; their times are the machine's.
+    #[arg(long, value_name = "S")]
+    pub seed: Option<u64>,
+
+    /// The same few steps in a smaller tree each time, as in `cargo xtask ci`.
+    #[arg(long)]
     pub short: bool,
 }
 

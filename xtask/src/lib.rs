@@ -9,6 +9,7 @@ pub mod ci;
 pub mod differential;
 pub mod flags;
 pub mod otp;
+pub mod soak;
 pub mod tidy;
 
 use std::path::Path;

@@ -5,7 +5,7 @@
 use clap::Parser;
 use std::process::ExitCode;
 use xtask::flags::{Command, Flags};
-use xtask::{bench, chaos, ci, differential, otp, tidy};
+use xtask::{bench, chaos, ci, differential, otp, soak, tidy};
 
 fn main() -> ExitCode {
     let result = match Flags::parse().command {
@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Command::Differential(flags) => differential::run(&flags),
         Command::Kills(flags) => chaos::kills(&flags),
         Command::Chaos(flags) => chaos::run(&flags),
+        Command::Soak(flags) => soak::run(&flags),
         Command::Otp(flags) => otp::run(&flags),
     };
     match result {

@@ -49,12 +49,12 @@ pub(super) fn cpu_seconds_of_children() -> f64 {
 }
 
 /// Where `utime` and `stime` stand in `/proc/PID/stat`, counted behind the parenthesised name.
-pub(super) const OWN_TICKS: usize = 11;
+pub(crate) const OWN_TICKS: usize = 11;
 /// Where `cutime` and `cstime` stand.
 const CHILDREN_TICKS: usize = 13;
 
 /// The user's and the kernel's time at the fields from `at` on of a `/proc/PID/stat`, in seconds.
-pub(super) fn cpu_seconds(stat: &str, at: usize) -> f64 {
+pub(crate) fn cpu_seconds(stat: &str, at: usize) -> f64 {
     let behind = stat.rsplit(')').next().unwrap_or_default();
     let ticks = behind.split_whitespace().skip(at).take(2);
     // Linux counts a hundred ticks a second on every architecture that we run on.

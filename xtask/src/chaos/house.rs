@@ -15,31 +15,40 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long anything that has no bound of its own may take.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The daemon's home directory, in the house's own. Queries there are answered without an index.
+const HOME: &str = "home";
+
+/// Threads and files that may be left: those of connections that are just being closed.
+const LEFT_OVER_MAX: u64 = 4;
+
+/// How much more memory may be held than before, in KiB: an allocator's own.
+const MEMORY_MARGIN_KIB: u64 = 96 << 10;
 
 /// What a file says, with a fault's name behind it, that is to hurt its parser.
-pub(super) const MARKER: &str = "HURT";
+pub(crate) const MARKER: &str = "HURT";
 
 /// A node of the supervision tree.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Node {
-    pub(super) id: String,
-    pub(super) strategy: Option<String>,
-    pub(super) intensity: Option<usize>,
-    pub(super) period_ms: Option<u64>,
+pub(crate) struct Node {
+    pub(crate) id: String,
+    pub(crate) strategy: Option<String>,
+    pub(crate) intensity: Option<usize>,
+    pub(crate) period_ms: Option<u64>,
     /// Behind a firewall, which waits so long before it starts the node again.
-    pub(super) degrade_ms: Option<u64>,
-    pub(super) restart: Option<String>,
-    pub(super) state: String,
-    pub(super) incarnation: u64,
+    pub(crate) degrade_ms: Option<u64>,
+    pub(crate) restart: Option<String>,
+    pub(crate) state: String,
+    pub(crate) incarnation: u64,
     #[serde(default)]
-    pub(super) children: Vec<Node>,
+    pub(crate) children: Vec<Node>,
 }
 
 impl Node {
     /// Every permanent node below this one, by path. Clients and requests come and go.
-    pub(super) fn walk(&self) -> BTreeMap<String, &Node> {
+    pub(crate) fn walk(&self) -> BTreeMap<String, &Node> {
         let mut all = BTreeMap::new();
         self.collect("", &mut all);
         all
@@ -54,20 +63,20 @@ impl Node {
     }
 
     /// The node at a path; this one for none.
-    pub(super) fn at(&self, path: &str) -> Option<&Node> {
+    pub(crate) fn at(&self, path: &str) -> Option<&Node> {
         path.split('/')
             .filter(|id| !id.is_empty())
             .try_fold(self, |at, id| at.children.iter().find(|child| child.id == id))
     }
 
-    pub(super) fn is_worker(&self) -> bool {
+    pub(crate) fn is_worker(&self) -> bool {
         self.strategy.is_none()
     }
 
     /// Who gets a new incarnation when the node at this path ends: itself with all below it, and by
     /// its supervisor's strategy those after it. Written against the seed's rules. What a dynamic
     /// supervisor has comes back when somebody wants it, which is also told.
-    pub(super) fn renewed_with(&self, path: &str) -> (BTreeSet<String>, BTreeSet<String>) {
+    pub(crate) fn renewed_with(&self, path: &str) -> (BTreeSet<String>, BTreeSet<String>) {
         let (above, id) = path.rsplit_once('/').unwrap_or(("", path));
         let (mut must, mut may) = (BTreeSet::new(), BTreeSet::new());
         let Some(parent) = self.at(above) else { return (must, may) };
@@ -99,31 +108,32 @@ impl Node {
 
 /// What the daemon holds of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Resources {
-    pub(super) threads: u64,
-    pub(super) files: u64,
-    pub(super) anon_kib: u64,
-    pub(super) processes: u64,
-    pub(super) nodes: u64,
+pub(crate) struct Resources {
+    pub(crate) threads: u64,
+    pub(crate) files: u64,
+    pub(crate) anon_kib: u64,
+    pub(crate) processes: u64,
+    pub(crate) nodes: u64,
 }
 
 /// The daemon, and the directory that holds its socket and its state.
 #[derive(Debug)]
-pub(super) struct House {
+pub(crate) struct House {
     dir: TempDir,
     process: Child,
 }
 
 impl House {
     /// Starts the program as a daemon in a new directory.
-    pub(super) fn start(binary: &Path) -> Result<Self> {
+    pub(crate) fn start(binary: &Path) -> Result<Self> {
         let dir = tempfile::tempdir()?;
+        std::fs::create_dir(dir.path().join(HOME))?;
         let process = serve(binary, dir.path())?;
         Ok(Self { dir, process })
     }
 
     /// Waits for the daemon to end by itself, and starts another in its place.
-    pub(super) fn succeed(&mut self, binary: &Path) -> Result<ExitStatus> {
+    pub(crate) fn succeed(&mut self, binary: &Path) -> Result<ExitStatus> {
         let status = self.wait()?;
         self.process = serve(binary, self.dir.path())?;
         Ok(status)
@@ -140,22 +150,32 @@ impl House {
         }
     }
 
-    pub(super) fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("daemon.sock")
     }
 
-    pub(super) fn client(&self) -> Result<Client> {
+    /// The daemon's home directory.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.dir.path().join(HOME)
+    }
+
+    /// The daemon's process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(crate) fn client(&self) -> Result<Client> {
         connect(&self.socket())
     }
 
     /// Opens a root, waits until it is indexed, and says how large it is.
-    pub(super) fn open(&self, root: &Path) -> Result<WorkspaceStatus> {
+    pub(crate) fn open(&self, root: &Path) -> Result<WorkspaceStatus> {
         let params = OpenParams { path: root.to_string_lossy().into_owned() };
         Ok(self.client()?.call(method::OPEN, &params)?)
     }
 
     /// The tree, as soon as somebody can tell.
-    pub(super) fn look(&self) -> Result<Node> {
+    pub(crate) fn look(&self) -> Result<Node> {
         let started = Instant::now();
         loop {
             match self.try_look() {
@@ -166,7 +186,7 @@ impl House {
         }
     }
 
-    pub(super) fn try_look(&self) -> Result<Node> {
+    pub(crate) fn try_look(&self) -> Result<Node> {
         let params = TreeParams { format: TreeFormat::Json };
         let shown: TreeResult = self.client()?.call(method::TREE, &params)?;
         let tree = shown.tree.context("the daemon shows no tree")?;
@@ -175,13 +195,13 @@ impl House {
 
     /// Ends a node. Whether that was heard is seen by what follows: the gateway may be gone before
     /// its answer.
-    pub(super) fn kill(&self, path: &str) -> Result<()> {
+    pub(crate) fn kill(&self, path: &str) -> Result<()> {
         let params = KillParams { path: path.to_owned() };
         let _unheard = self.client()?.call::<_, serde_json::Value>(method::KILL, &params);
         Ok(())
     }
 
-    pub(super) fn fault(&self, path: &str, fault: FaultKind, slow_ms: Option<u64>) -> Result<()> {
+    pub(crate) fn fault(&self, path: &str, fault: FaultKind, slow_ms: Option<u64>) -> Result<()> {
         let params =
             FaultParams { path: path.to_owned(), fault, slow_ms, ..FaultParams::default() };
         let _unheard = self.client()?.call::<_, serde_json::Value>(method::FAULT, &params);
@@ -189,7 +209,7 @@ impl House {
     }
 
     /// The processes that parse.
-    pub(super) fn parsers(&self) -> Result<Vec<u32>> {
+    pub(crate) fn parsers(&self) -> Result<Vec<u32>> {
         let mut parsers = Vec::new();
         for entry in std::fs::read_dir("/proc")? {
             let name = entry?.file_name();
@@ -198,16 +218,16 @@ impl House {
             };
             // One that has ended meanwhile is none.
             let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            if field(&status, "PPid:") == Some(u64::from(self.process.id())) {
+            if field(&status, "PPid:") == Some(u64::from(self.pid())) {
                 parsers.push(pid);
             }
         }
         Ok(parsers)
     }
 
-    pub(super) fn resources(&self) -> Result<Resources> {
+    pub(crate) fn resources(&self) -> Result<Resources> {
         let nodes = count(&self.look()?);
-        let pid = self.process.id();
+        let pid = self.pid();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         Ok(Resources {
             threads: field(&status, "Threads:").context("no count of threads")?,
@@ -216,6 +236,32 @@ impl House {
             processes: self.parsers()?.len() as u64,
             nodes,
         })
+    }
+
+    /// What the daemon holds once nothing is under way: no more than before, if that is known.
+    pub(crate) fn rested(&self, before: Option<&Resources>) -> Result<Resources> {
+        let began = Instant::now();
+        let mut last = self.resources()?;
+        loop {
+            // Idle threads of the runtime end after ten seconds.
+            pause(Duration::from_millis(250));
+            let now = self.resources()?;
+            let is_rested = match before {
+                None => now.threads == last.threads && now.nodes == last.nodes,
+                Some(before) => {
+                    now.threads <= before.threads + LEFT_OVER_MAX
+                        && now.files <= before.files + LEFT_OVER_MAX
+                        && now.nodes <= before.nodes
+                        && now.processes <= before.processes.max(6)
+                        && now.anon_kib <= before.anon_kib + before.anon_kib / 4 + MEMORY_MARGIN_KIB
+                }
+            };
+            if is_rested {
+                return Ok(now);
+            }
+            ensure!(began.elapsed() < PATIENCE, "before {before:?}, and {now:?} is left");
+            last = now;
+        }
     }
 }
 
@@ -227,13 +273,13 @@ impl Drop for House {
     }
 }
 
-pub(super) fn connect(socket: &Path) -> Result<Client> {
+pub(crate) fn connect(socket: &Path) -> Result<Client> {
     let peer = Peer { name: "xtask".to_owned(), version: "0.0.0".to_owned() };
     Ok(Client::connect(socket, peer, PATIENCE)?.0)
 }
 
 /// Lets time pass. The daemon is another process: what happens in it raises no event here.
-pub(super) fn pause(time: Duration) {
+pub(crate) fn pause(time: Duration) {
     let until = Instant::now() + time;
     while let Some(left) = until.checked_duration_since(Instant::now()).filter(|it| !it.is_zero()) {
         std::thread::park_timeout(left);
@@ -247,6 +293,9 @@ fn serve(binary: &Path, dir: &Path) -> Result<Child> {
         .env("ASTSCOPE_STATE_DIR", dir.join("state"))
         .env("ASTSCOPE_PARSER_FAULTS", MARKER)
         .env("ASTSCOPE_LOG", "error")
+        // Nobody's settings and nobody's ignore rules: what is seen here is seen everywhere.
+        .env("HOME", dir.join(HOME))
+        .env("XDG_CONFIG_HOME", dir.join("config"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -1,6 +1,6 @@
 //! Faults at random below every limit, and then beyond the limits of a workspace and of the root.
 
-use super::house::{House, MARKER, Node, PATIENCE, Resources, pause};
+use super::house::{House, MARKER, Node, PATIENCE, pause};
 use super::load::{Asker, Load, POISON, oracle};
 use super::{Askers, Ground, RECOVERY_MAX, Random, judge};
 use anyhow::{Context, Result, bail, ensure};
@@ -15,12 +15,6 @@ const CHARGE_MARGIN: Duration = Duration::from_secs(3);
 
 /// Of what a supervisor bears, so many stay in reserve: it is charged for what fails by itself, too.
 const RESERVE: usize = 1;
-
-/// Threads and files that may be left: those of connections that are just being closed.
-const LEFT_OVER_MAX: u64 = 4;
-
-/// How much more memory may be held than before, in KiB: an allocator's own.
-const MEMORY_MARGIN_KIB: u64 = 96 << 10;
 
 /// How parsers can be hurt by a file.
 const POISONS: [&str; 6] = ["abort", "overflow", "garbage", "flood", "kill", "eat"];
@@ -58,7 +52,7 @@ pub(super) fn below_the_limits(ground: &Ground, time: Duration, random: &mut Ran
         Ok(())
     });
     judge(&warmed?.1)?;
-    let before = rested(&house, None)?;
+    let before = house.rested(None)?;
     let mut storm = Storm {
         ground,
         house: &house,
@@ -73,7 +67,7 @@ pub(super) fn below_the_limits(ground: &Ground, time: Duration, random: &mut Ran
     println!("{:?}; all up {} ms after the last fault", storm.deeds, recovered.as_millis());
     judge(&tally)?;
     ensure!(recovered < RECOVERY_MAX, "it took too long until all was up");
-    let after = rested(&house, Some(&before))?;
+    let after = house.rested(Some(&before))?;
     println!("before {before:?}\nafter  {after:?}");
     Ok(())
 }
@@ -201,32 +195,6 @@ impl Storm<'_> {
 /// Up, or down because it chose to be, which only one does that is never started again.
 fn is_settled(node: &Node) -> bool {
     matches!(node.state.as_str(), "up" | "down")
-}
-
-/// What the daemon holds once nothing is under way: no more than before, if that is known.
-fn rested(house: &House, before: Option<&Resources>) -> Result<Resources> {
-    let began = Instant::now();
-    let mut last = house.resources()?;
-    loop {
-        // Idle threads of the runtime end after ten seconds.
-        pause(Duration::from_millis(250));
-        let now = house.resources()?;
-        let is_rested = match before {
-            None => now.threads == last.threads && now.nodes == last.nodes,
-            Some(before) => {
-                now.threads <= before.threads + LEFT_OVER_MAX
-                    && now.files <= before.files + LEFT_OVER_MAX
-                    && now.nodes <= before.nodes
-                    && now.processes <= before.processes.max(6)
-                    && now.anon_kib <= before.anon_kib + before.anon_kib / 4 + MEMORY_MARGIN_KIB
-            }
-        };
-        if is_rested {
-            return Ok(now);
-        }
-        ensure!(began.elapsed() < PATIENCE, "before {before:?}, and {now:?} is left");
-        last = now;
-    }
 }
 
 /// Services that fail more often than a workspace bears degrade it, alone, until its cooldown is

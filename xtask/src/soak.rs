@@ -177,8 +177,11 @@ struct Soak<'a> {
 
 impl Soak<'_> {
     fn steps(&mut self, n_steps: u64, n_bursts: u64, answers: &Receiver<Asked>) -> Result<()> {
+        let mut n_done = 0;
         for n in 1..=n_steps {
-            if n < n_steps && n.is_multiple_of(n_steps.div_ceil(n_bursts + 1)) {
+            let n_due = (n * (n_bursts + 1) / n_steps).min(n_bursts);
+            if n_done < n_due && !self.hand.is_root_away() {
+                n_done += 1;
                 let (span, done) = faults::burst(self.house, self.ground, &mut self.hand)?;
                 self.judge_step(n, None, span, done)?;
             }

@@ -139,7 +139,12 @@ impl Journal {
         finds: &mut Finds<'_>,
     ) -> Result<Verdict> {
         let mut verdict = Verdict::default();
-        if self.during(asked).any(|touched| touched.unknown) {
+        // A directory that is ignored shows all that it has to whoever asks for it by name.
+        let is_ignored = below.is_some_and(|below| {
+            let mut inside = self.versions.iter().filter(|(path, _)| is_below(path, below));
+            !inside.any(|(_, all)| all.iter().any(|it| it.held.is_visible && it.may_be_seen(asked)))
+        });
+        if is_ignored || self.during(asked).any(|touched| touched.unknown) {
             return Ok(verdict);
         }
         let anything = self.was_anything_possible(asked);
@@ -212,10 +217,10 @@ impl Journal {
             .flat_map(|touched| touched.torn.keys().map(String::as_str))
             .collect();
         for (path, versions) in &self.versions {
-            let is_below = below.is_none_or(|below| {
-                path.strip_prefix(below).is_some_and(|rest| rest.starts_with('/'))
-            });
-            if !is_below || shown.contains(&**path) || torn.contains(&**path) {
+            if !below.is_none_or(|below| is_below(path, below))
+                || shown.contains(&**path)
+                || torn.contains(&**path)
+            {
                 continue;
             }
             let seen: Vec<_> = versions.iter().filter(|it| it.may_be_seen(asked)).collect();
@@ -239,6 +244,10 @@ impl Journal {
         }
         Ok(())
     }
+}
+
+fn is_below(path: &str, directory: &str) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
 }
 
 #[cfg(test)]

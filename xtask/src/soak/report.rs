@@ -18,12 +18,13 @@ const INEXACT_MAX: u64 = 2;
 /// Of a hundred deeds, so many at most may be in vain.
 const VAIN_MAX: u64 = 5;
 
-/// Steps between two lines, where lines can't be written over.
-const LINE_EVERY: u64 = 1000;
+/// Time between two lines, where lines can't be written over.
+const LINE_EVERY: Duration = Duration::from_mins(1);
 
 pub(super) struct Report {
     n_steps: u64,
     began: Instant,
+    shown: Instant,
     at: u64,
     n_vain: u64,
     deeds: BTreeMap<String, u64>,
@@ -43,6 +44,7 @@ impl Report {
         Self {
             n_steps,
             began: Instant::now(),
+            shown: Instant::now(),
             at: 0,
             n_vain: 0,
             deeds: BTreeMap::new(),
@@ -79,8 +81,9 @@ impl Report {
             print!("\r{}", line());
             // It is only to be seen.
             drop(std::io::stdout().flush());
-        } else if step.is_multiple_of(LINE_EVERY) {
+        } else if self.shown.elapsed() > LINE_EVERY {
             println!("{}", line());
+            self.shown = Instant::now();
         }
     }
 

@@ -40,7 +40,8 @@ impl Hand<'_> {
         match self.below(6) {
             0 => "*.py".to_owned(),
             1 => "made*.js".to_owned(),
-            2 => format!("*{}.*", self.below(10)),
+            // Of files, not of directories that have a version in their names.
+            2 => format!("*[a-z]{}.*", self.below(10)),
             3 => {
                 let file = self.file().unwrap_or_default();
                 format!("!{}", name_of(&file))

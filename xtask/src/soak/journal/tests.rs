@@ -170,6 +170,23 @@ fn a_question_about_a_directory_is_about_nothing_else() {
     };
     assert!(judge(&[("d/a", "one")]).is_empty());
     assert_eq!(judge(&[]), ["d/a is missing"]);
+    assert_eq!(judge(&[("d/a", "one"), ("d/b", "one")]), ["d/b wasn't there"]);
+}
+
+#[test]
+fn an_ignored_directory_shows_what_it_has_to_whoever_names_it() {
+    let mut journal = Journal::new(tree(&[("d/a", "one?"), ("e", "one")]));
+    let clock = Clock(Instant::now());
+    let mut finds =
+        |_, text: &Arc<Text>| Ok(Arc::new(Finding::of(str::from_utf8(&text.bytes).unwrap())));
+    let all = told(&[("d/a", "one")]);
+    let mut judge = |journal: &Journal, span| {
+        journal.judge(span, MATCHER, Some("d"), &all, &mut finds).unwrap().wrong
+    };
+    assert!(judge(&journal, clock.span(1, 2)).is_empty());
+    let seen = tree(&[("d/a", "one?"), ("d/b", "one"), ("e", "one")]);
+    journal.note(clock.span(10, 20), Touched::default(), seen);
+    assert_eq!(judge(&journal, clock.span(21, 22)), ["d/a is stale, or ignored", "d/b is missing"]);
 }
 
 #[test]

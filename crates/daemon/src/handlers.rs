@@ -9,7 +9,7 @@ pub(crate) mod operations;
 mod parse;
 mod points;
 mod query;
-mod status;
+pub(crate) mod status;
 pub(crate) mod subscribe;
 
 use crate::daemon::Daemon;

@@ -161,7 +161,7 @@ mod tests {
                 ParsedFile { language, text: (*text).into(), tree, injections: Vec::new() };
             let path: Arc<Path> = Path::new(name).into();
             let record = FileRecord {
-                id: FileId::from_index(0).unwrap(),
+                id: FileId::from_index(1).unwrap(),
                 path: Arc::clone(&path),
                 language,
                 stamp: FileStamp::default(),

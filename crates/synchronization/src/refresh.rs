@@ -161,6 +161,9 @@ impl Synchronizer {
         stop: &(dyn Fn() -> bool + Sync),
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Scope, RefreshError> {
+        if stop() {
+            return Err(RefreshError::Cancelled);
+        }
         let proof = if wait && self.is_provable(spec) { self.prove(stop) } else { None };
         if let Some(proof) = proof
             && let Some(scope) = self.recollect(spec, proof, stop, progress)?
@@ -710,7 +713,10 @@ impl<'j> Job<'j> {
                     None
                 }
                 News::Skipped(_, SkipReason::Vanished) => {
-                    changes.push((index, Change::Remove(Arc::clone(path))));
+                    // When the root is gone its files are not given up: it may come back.
+                    if !is_held || self.synchronizer.root().is_dir() {
+                        changes.push((index, Change::Remove(Arc::clone(path))));
+                    }
                     Some(Known::Skipped(SkipReason::Vanished))
                 }
                 News::Skipped(stamp, reason) => {

@@ -210,13 +210,15 @@ impl Synchronizer {
             Comparison::Untold => return Verdict::Open,
             Comparison::Differs(difference) => difference,
         };
+        // No news explains that, whenever the file was written.
+        let is_tree = now.cause == DriftCause::Tree;
         // No query would read the file again.
         let is_believed = now.stored.stamp().proves_unchanged(&now.fresh.stamp.stat);
         // The file was in this state all the time while everything earlier was stored.
         let stood = first.fresh.stamp.proves_unchanged(&now.fresh.stamp.stat);
         // Nobody believes what is stored of a file with several names.
         let is_told = now.stored.stamp().stat.links <= 1;
-        let is_drift = is_believed || (settled == Settled::Applied && stood && is_told);
+        let is_drift = is_tree || is_believed || (settled == Settled::Applied && stood && is_told);
         if !is_drift {
             return Verdict::Open;
         }

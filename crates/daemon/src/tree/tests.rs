@@ -6,7 +6,7 @@ use super::*;
 use crate::daemon::{Parts, Settings};
 use crate::foundation::config::{self, Config, IdleExit, SettingsSource};
 use crate::foundation::event_bus::DaemonEvent;
-use crate::handlers::operations;
+use crate::handlers::{operations, status};
 use crate::memory::MemorySource;
 use crate::parsers::Parsers;
 use crate::readiness::NEEDS_WITHIN;
@@ -17,7 +17,7 @@ use astscope_repository::{Change, NewFile};
 use astscope_supervision::{
     EventKind, Exit, Fault, Outcome, Point, PoolError, Probe, Recorder, Root, TreeNode,
 };
-use astscope_syntax::ContentId;
+use astscope_syntax::{ContentId, ParsedFile};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::path::Path;
@@ -494,4 +494,29 @@ async fn check_15_what_is_corrupted_is_read_again_and_the_same_as_before() {
     let found = workspace.repository.verify(secs(60), true).await.unwrap();
     assert_eq!(found.n_faults, 1);
     play.until(|| contents(&workspace) == before).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tree_that_was_damaged_is_repaired_counted_and_told() {
+    let (play, workspace) = Play::open().await;
+    let record = Arc::clone(workspace.repository.snapshot().records().next().unwrap());
+    let limits = astscope_parsing::Limits::DAEMON;
+    let other = astscope_parsing::parse("!".into(), record.language, &limits, &mut || false);
+    let damaged = ParsedFile { text: Arc::clone(&record.file.text), ..other.unwrap() };
+    let (path, stamp, content) = (Arc::clone(&record.path), record.stamp, record.content);
+    let put = Change::Put(NewFile { path, stamp, content, file: Arc::new(damaged) });
+    workspace.repository.commit(secs(5), [put].into_iter().collect()).await.unwrap();
+    play.until(|| play.daemon.log.last().iter().any(|it| it.event.name() == "drift")).await;
+    let now =
+        Arc::clone(workspace.repository.snapshot().record(&record.path, record.language).unwrap());
+    assert_eq!(now.file, record.file);
+    let scrub = status::workspace(&play.daemon, &workspace, false).scrub;
+    assert_eq!((scrub.drift.tree, scrub.drift.total()), (1, 1));
+    let last = scrub.last_drift.unwrap();
+    assert_eq!((Path::new(&last.path), last.cause.as_str()), (&*record.path, "tree"));
+    let told = play.daemon.log.last().into_iter().map(|it| it.event);
+    let told: Vec<_> = told.filter(|event| event.name() == "drift").collect();
+    let [drift] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(Path::new(&drift.about()), workspace.root);
+    assert_eq!(drift.to_string(), format!("tree of {}", record.path.display()));
 }

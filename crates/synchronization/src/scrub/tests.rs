@@ -200,6 +200,18 @@ fn a_damaged_tree_is_found_and_repaired_with_all_that_share_it() {
 }
 
 #[test]
+fn a_damaged_tree_is_found_also_where_queries_would_read_the_file_again() {
+    let bench = Bench::new();
+    let FileRecord { path, content, file, .. } = &*bench.record("b/c.json");
+    let (path, content, file) = (Arc::clone(path), *content, Arc::clone(file));
+    let stamp = FileStamp::default();
+    bench.damage(|to| drop(to.put(NewFile { path, stamp, content, file })));
+    bench.damage_tree("b/c.json");
+    assert!(matches!(bench.check("b/c.json", &|| Settled::Looked), Verdict::Drifted(_)));
+    assert_eq!(bench.cycle(), nothing(5));
+}
+
+#[test]
 fn a_damaged_text_is_a_damaged_tree() {
     let bench = Bench::new();
     let FileRecord { path, stamp, content, .. } = &*bench.record("b/c.json");

@@ -188,22 +188,27 @@ impl<'a> Hand<'a> {
         if self.place != Place::Home {
             return Ok(Deed::RootBack);
         }
-        let n_now = self.listing.files.len();
-        if n_now * 2 < self.n_files {
-            return Ok(if self.random.below(4) == 0 { Deed::Reset } else { Deed::Create });
-        }
-        if n_now > self.n_files * 2 {
-            return Ok(if self.random.below(2) == 0 { Deed::MoveOut } else { Deed::Delete });
-        }
         let all: usize = WEIGHTS.iter().map(|(_, weight)| weight).sum();
         let mut at = self.random.below(all);
-        for (deed, weight) in WEIGHTS {
-            if at < weight {
-                return Ok(deed);
+        let chosen = WEIGHTS.iter().find(|(_, weight)| {
+            let is_it = at < *weight;
+            at = at.saturating_sub(*weight);
+            is_it
+        });
+        let deed = chosen.map_or(Deed::Edit, |(deed, _)| *deed);
+        // The tree is to stay about as large as it was.
+        let n_now = self.listing.files.len();
+        Ok(match deed {
+            Deed::Create | Deed::Grow | Deed::MoveIn if n_now * 2 > self.n_files * 3 => {
+                [Deed::DeleteDirectory, Deed::MoveOut][self.random.below(2)]
             }
-            at -= weight;
-        }
-        Ok(Deed::Edit)
+            Deed::Delete | Deed::DeleteDirectory | Deed::MoveOut
+                if n_now * 3 < self.n_files * 2 =>
+            {
+                [Deed::Create, Deed::MoveIn, Deed::Reset][self.random.below(3)]
+            }
+            deed => deed,
+        })
     }
 
     /// Does a deed. `ask` asks something in the middle of it.

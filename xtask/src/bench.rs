@@ -9,6 +9,7 @@ mod beside;
 mod daemon;
 pub(crate) mod measure;
 mod report;
+mod watching;
 
 use crate::flags::BenchFlags;
 use crate::workspace_root;
@@ -44,6 +45,9 @@ const PATTERNS: &[(&str, &str, &str)] = &[
 pub fn run(flags: &BenchFlags) -> Result<()> {
     if flags.supervision {
         return beside::supervision(flags.write);
+    }
+    if flags.watching {
+        return watching::run(flags.write);
     }
     let corpora = corpora(flags)?;
     if flags.parsers {

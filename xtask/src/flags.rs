@@ -74,9 +74,10 @@ pub enum Command {
 
 /// Flags of `cargo xtask bench`.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct BenchFlags {
     /// A source tree: `elixir`, `rust` and `python` have patterns.
-    #[arg(long, value_name = "NAME=DIR", required_unless_present = "supervision")]
+    #[arg(long, value_name = "NAME=DIR", required_unless_present_any = ["supervision", "watching"])]
     pub corpus: Vec<String>,
 
     /// Measures supervision beside bare tokio instead. Needs no corpus and no peer.
@@ -86,6 +87,11 @@ pub struct BenchFlags {
     /// Measures parsing in worker processes beside parsing in one process instead. Needs no peer.
     #[arg(long, conflicts_with = "supervision", requires = "corpus")]
     pub parsers: bool,
+
+    /// Measures what consistency with the disk costs instead, beside the kernel's event, the parse
+    /// and the socket. Needs no corpus and no peer, and takes some minutes.
+    #[arg(long, conflicts_with_all = ["corpus", "supervision"])]
+    pub watching: bool,
 
     /// The peer.
     #[arg(long, value_name = "PATH", default_value = "ast-grep")]

@@ -113,10 +113,13 @@ pub fn run(flags: &SoakFlags) -> Result<()> {
     println!("{} files, {} of them parsed", opened.files_seen, opened.files_parsed);
     // A link may lead there, and somebody may ask for what is behind it.
     house.open(&ground.outside)?;
-    let mut client = house.client()?;
-    for matcher in ALL {
-        Question::all(matcher).ask(&mut client, &ground.root)?;
-    }
+    // What is only made when many ask is there from here on.
+    std::thread::scope(|scope| {
+        let warming: Vec<_> =
+            (0..=form.n_clients).map(|_| scope.spawn(|| warm(&house, &ground))).collect();
+        warming.into_iter().try_for_each(|it| it.join().ok().context("a client panicked")?)
+    })?;
+    let client = house.client()?;
     let before = house.rested(None)?;
 
     let top = Listing::of(&ground.root)?.directories;
@@ -159,6 +162,15 @@ pub fn run(flags: &SoakFlags) -> Result<()> {
     let after = house.rested(Some(&before))?;
     println!("before {before:?}\nafter  {after:?}");
     soak.report.print()
+}
+
+/// Asks everything once for each matcher, several times.
+fn warm(house: &House, ground: &Ground) -> Result<()> {
+    let mut client = house.client()?;
+    for matcher in ALL.iter().cycle().take(ALL.len() * 4) {
+        Question::all(*matcher).ask(&mut client, &ground.root)?;
+    }
+    Ok(())
 }
 
 /// Everybody who takes part.

@@ -100,6 +100,8 @@ pub(crate) enum Command {
     Watch(Box<WatchArgs>),
     /// Print which files are not what they were at a revision.
     Changes(ChangesArgs),
+    /// Pause or resume the watching of a directory, or bring it up to date.
+    Sync(SyncArgs),
     /// Print what the daemon holds, and which files it skipped and why.
     Status(StatusArgs),
     /// Print the daemon's supervision tree: what it is made of, and how each part does.
@@ -240,6 +242,43 @@ pub(crate) struct ChangesArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `astscope sync`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+No query needs this: each sees everything that was written before it was asked, watched or not. It is \
+for whoever operates a daemon. `pause` takes the watches away, before a build that writes a million \
+files, say; queries then look at their files themselves, and `resume` walks the whole root first.
+
+Prints how the workspace does, as `astscope status` has it.
+
+Examples:
+  astscope sync pause
+  astscope sync resume ~/src/project
+  astscope sync rescan --json")]
+pub(crate) struct SyncArgs {
+    /// What is to be done.
+    pub(crate) action: SyncVerb,
+    /// The workspace, or anything in it.
+    #[arg(default_value = ".")]
+    pub(crate) path: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What is to be done about following the disk.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SyncVerb {
+    /// Store what was written before, as before a query.
+    Flush,
+    /// Walk the whole root, whatever the kernel's events have told.
+    Rescan,
+    /// Stop watching; queries look at their files themselves.
+    Pause,
+    /// Watch again, after a walk of the whole root.
+    Resume,
 }
 
 /// `astscope status`.

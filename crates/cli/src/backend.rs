@@ -6,7 +6,8 @@ use astscope_protocol::messages::{
     ChangesParams, ChangesResult, ConfigParams, ConfigResult, EventsParams, EventsResult,
     Explanation, FaultParams, HealthParams, HealthResult, KillParams, ParseParams, ParseResult,
     PointsParams, PointsResult, Progress, RunParams, ScanParams, StatusParams, StatusResult,
-    StopParams, SubscribeParams, SubscribeResult, Summary, TreeParams, TreeResult,
+    StopParams, SubscribeParams, SubscribeResult, Summary, SyncParams, TreeParams, TreeResult,
+    WorkspaceStatus,
 };
 use std::ops::ControlFlow;
 
@@ -59,6 +60,12 @@ pub trait Backend {
         params: &ChangesParams,
         on_event: OnEvent<'_>,
     ) -> Result<ChangesResult, BackendError>;
+    /// Changes how a workspace follows its disk.
+    fn sync(
+        &mut self,
+        params: &SyncParams,
+        on_event: OnEvent<'_>,
+    ) -> Result<WorkspaceStatus, BackendError>;
     /// Renders a syntax tree.
     fn parse(&mut self, params: &ParseParams) -> Result<ParseResult, BackendError>;
     /// Says where code could be observed.

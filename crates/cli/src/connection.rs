@@ -10,7 +10,8 @@ use astscope_protocol::messages::{
     ChangesParams, ChangesResult, ConfigParams, ConfigResult, EventsParams, EventsResult,
     Explanation, FaultParams, HealthParams, HealthResult, KillParams, ParseParams, ParseResult,
     PointsParams, PointsResult, RunParams, ScanParams, StatusParams, StatusResult, StopParams,
-    SubscribeParams, SubscribeResult, Summary, TreeParams, TreeResult, method,
+    SubscribeParams, SubscribeResult, Summary, SyncParams, TreeParams, TreeResult, WorkspaceStatus,
+    method,
 };
 use serde::de::DeserializeOwned;
 use std::ops::ControlFlow;
@@ -152,6 +153,14 @@ impl Backend for Daemon {
         on_event: OnEvent<'_>,
     ) -> Result<ChangesResult, BackendError> {
         self.client().call_streaming(ReadRequest::Changes(params), on_event)
+    }
+
+    fn sync(
+        &mut self,
+        params: &SyncParams,
+        on_event: OnEvent<'_>,
+    ) -> Result<WorkspaceStatus, BackendError> {
+        self.client().call_streaming(ReadRequest::Sync(params), on_event)
     }
 
     fn parse(&mut self, params: &ParseParams) -> Result<ParseResult, BackendError> {

@@ -1,6 +1,9 @@
 //! The commands that look at things: `parse`, `points`, `explain`, `status`, and also `stop`.
 
-use crate::args::{ExplainArgs, GlobalArgs, LevelArg, ParseArgs, PointsArgs, StatusArgs, StopArgs};
+use crate::args::{
+    ExplainArgs, GlobalArgs, LevelArg, ParseArgs, PointsArgs, StatusArgs, StopArgs, SyncArgs,
+    SyncVerb,
+};
 use crate::backend::{Backend, BackendError};
 use crate::console::Console;
 use crate::exit::Exit;
@@ -13,7 +16,8 @@ use astscope_protocol::client::Event;
 use astscope_protocol::messages::{
     BreakerState, BreakerStatus, DriftCounts, DriftRecord, Explanation, ParseParams, ParsersStatus,
     PointsLevel, PointsParams, PointsResult, QuarantinedFile, RememberedStatus, ScrubCycle,
-    ScrubStatus, SkippedFile, StatusParams, StatusResult, StopParams, WorkspaceStatus,
+    ScrubStatus, SkippedFile, StatusParams, StatusResult, StopParams, SyncAction, SyncParams,
+    WorkspaceStatus,
 };
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -204,6 +208,40 @@ pub(crate) fn status(
         print_json(&status, console)?;
     } else {
         print(described(&status).trim_end(), console)?;
+    }
+    Ok(Exit::Success)
+}
+
+/// Runs `astscope sync`.
+pub(crate) fn sync(
+    args: &SyncArgs,
+    global: &GlobalArgs,
+    console: &mut Console<'_>,
+    backend: &mut dyn Backend,
+) -> Result<Exit, Failure> {
+    let action = match args.action {
+        SyncVerb::Flush => SyncAction::Flush,
+        SyncVerb::Rescan => SyncAction::Rescan,
+        SyncVerb::Pause => SyncAction::Pause,
+        SyncVerb::Resume => SyncAction::Resume,
+    };
+    let path = utf8(&console.cwd.join(&args.path))?;
+    let params = SyncParams { path, action, deadline_ms: delivery(global).deadline_ms };
+    let mut bar = IndexingBar::new(console.err_is_terminal);
+    let workspace = backend.sync(&params, &mut |event| {
+        if let Event::Progress(progress) = event {
+            bar.update(&progress);
+        }
+        ControlFlow::Continue(())
+    });
+    bar.clear();
+    let workspace = workspace.map_err(|error| Failure::of_request(error, None))?;
+    if args.json {
+        print_json(&workspace, console)?;
+    } else {
+        let mut text = String::new();
+        describe_workspace(&workspace, &mut text);
+        print(text.trim_end(), console)?;
     }
     Ok(Exit::Success)
 }

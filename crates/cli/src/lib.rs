@@ -129,6 +129,7 @@ fn command(
         Command::Explain(args) => inspect::explain(args, &cli.global, console, backend),
         Command::Watch(args) => watch::watch(args, &cli.global, console, backend),
         Command::Changes(args) => changes::changes(args, &cli.global, console, backend),
+        Command::Sync(args) => inspect::sync(args, &cli.global, console, backend),
         Command::Status(args) => inspect::status(args, console, backend),
         Command::Tree(args) => operate::tree(args, console, backend),
         Command::Events(args) => operate::events(args, console, backend),

@@ -11,6 +11,7 @@ mod points;
 mod query;
 pub(crate) mod status;
 pub(crate) mod subscribe;
+mod sync;
 
 use crate::daemon::Daemon;
 use crate::errors;
@@ -47,6 +48,7 @@ pub(crate) async fn handle(
             return query(ctx, daemon, context, request).await;
         }
         method::OPEN => return open(ctx, daemon, context, request).await,
+        method::SYNC => return sync::sync(ctx, daemon, context, request).await,
         method::CHANGES => return changes::changes(ctx, daemon, context, request).await,
         method::SUBSCRIBE => subscribe::subscribe(ctx, daemon, context, &request).await,
         method::UNSUBSCRIBE => subscribe::unsubscribe(&context, &request).await,

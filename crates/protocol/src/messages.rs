@@ -11,6 +11,7 @@ mod points;
 mod record;
 mod scrub;
 mod standing;
+mod sync;
 
 pub use changes::{ChangesParams, ChangesResult};
 pub use matches::Matches;
@@ -30,6 +31,7 @@ pub use standing::{
     Difference, Ended, Resync, ResyncReason, Settled, SubscribeParams, SubscribeResult,
     UnsubscribeParams,
 };
+pub use sync::{SyncAction, SyncParams};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -55,6 +57,8 @@ pub mod method {
     pub const OPEN: &str = "open";
     /// [`ChangesParams`](super::ChangesParams) → [`ChangesResult`](super::ChangesResult).
     pub const CHANGES: &str = "changes";
+    /// [`SyncParams`](super::SyncParams) → [`WorkspaceStatus`](super::WorkspaceStatus), once it is done.
+    pub const SYNC: &str = "sync";
     /// [`SubscribeParams`](super::SubscribeParams) → [`SubscribeResult`](super::SubscribeResult), and
     /// then notifications until the subscription ends.
     pub const SUBSCRIBE: &str = "subscribe";

@@ -14,6 +14,7 @@ const MESSAGES: &str = concat!(
     include_str!("../src/messages/points.rs"),
     include_str!("../src/messages/record.rs"),
     include_str!("../src/messages/standing.rs"),
+    include_str!("../src/messages/sync.rs"),
     include_str!("../src/messages/scrub.rs")
 );
 const LIMITS: &str = include_str!("../src/limits.rs");

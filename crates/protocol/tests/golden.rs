@@ -15,8 +15,8 @@ use astscope_protocol::messages::{
     RuleSource, RunParams, ScanParams, ScrubCycle, ScrubStatus, Selection, ServiceHealth,
     SessionStatus, SettingRecord, SettingSource, SettingsError, Settled, SeverityOverrides,
     SkippedFile, StatusParams, StatusResult, StopParams, SubscribeParams, SubscribeResult, Summary,
-    SyntaxError, TreeFormat, TreeParams, TreeResult, UnsubscribeParams, WORKSPACE_SERVICES,
-    WatcherStatus, WorkspaceHealth, WorkspaceStatus,
+    SyncAction, SyncParams, SyntaxError, TreeFormat, TreeParams, TreeResult, UnsubscribeParams,
+    WORKSPACE_SERVICES, WatcherStatus, WorkspaceHealth, WorkspaceStatus,
 };
 use expect_test::{Expect, expect};
 use serde::Serialize;
@@ -293,6 +293,42 @@ fn points() {
     );
 }
 
+fn watcher() -> WatcherStatus {
+    WatcherStatus {
+        state: "unavailable".into(),
+        pause_ms: 2000,
+        reason: Some("gone".into()),
+        settle_ms: 50,
+        directories: 12,
+        waiting: 1,
+        unsteady: Some("ignore rules may have changed".to_owned()),
+        proven: 40,
+        looked: 2,
+    }
+}
+
+fn scrub() -> ScrubStatus {
+    ScrubStatus {
+        enabled: true,
+        checked: 1,
+        files: 2,
+        cycles: 3,
+        last_cycle: Some(ScrubCycle {
+            timestamp_ms: 4,
+            took_ms: 5,
+            files: 6,
+            left_out: 7,
+            drift: DriftCounts::default(),
+        }),
+        drift: DriftCounts { content: 1, tree: 2, missing: 3, ghost: 4 },
+        last_drift: Some(DriftRecord {
+            path: "/p/a".into(),
+            cause: "tree".into(),
+            timestamp_ms: 8,
+        }),
+    }
+}
+
 #[test]
 fn open_status_and_stop() {
     check(&OpenParams { path: "/p".into() }, &expect![[r#"{"path":"/p"}"#]]);
@@ -326,36 +362,8 @@ fn open_status_and_stop() {
                 retry_in_ms: Some(30_000),
             },
         ],
-        watcher: WatcherStatus {
-            state: "unavailable".into(),
-            pause_ms: 2000,
-            reason: Some("gone".into()),
-            settle_ms: 50,
-            directories: 12,
-            waiting: 1,
-            unsteady: Some("ignore rules may have changed".to_owned()),
-            proven: 40,
-            looked: 2,
-        },
-        scrub: ScrubStatus {
-            enabled: true,
-            checked: 1,
-            files: 2,
-            cycles: 3,
-            last_cycle: Some(ScrubCycle {
-                timestamp_ms: 4,
-                took_ms: 5,
-                files: 6,
-                left_out: 7,
-                drift: DriftCounts::default(),
-            }),
-            drift: DriftCounts { content: 1, tree: 2, missing: 3, ghost: 4 },
-            last_drift: Some(DriftRecord {
-                path: "/p/a".into(),
-                cause: "tree".into(),
-                timestamp_ms: 8,
-            }),
-        },
+        watcher: watcher(),
+        scrub: scrub(),
         outcome: Some(OpenOutcome::AstLayerStarted),
     };
     check(
@@ -401,6 +409,15 @@ fn open_status_and_stop() {
             r#"{"server":{"name":"astscope","version":"0.1.0"},"pid":7,"socket":"/run/user/7/astscope/daemon.sock","uptimeSeconds":60,"idleExitSeconds":null,"clients":1,"sessions":[{"session":4,"client":"test 1.0.0"}],"memory":{"text":1,"trees":2,"indexes":3,"caches":4,"residentAnon":5,"residentFile":6},"settingsError":"line 2: no","parsers":{"processes":2,"lost":1,"restrictions":"no files","quarantined":1,"forgottenBecause":"read-only","quarantinedFiles":[{"contentId":"ab","language":"Rust","detail":"hung","atSeconds":9}]},"workspaces":[]}"#
         ]],
     );
+}
+
+#[test]
+fn sync() {
+    check(
+        &SyncParams { path: "/p".into(), action: SyncAction::Resume, deadline_ms: Some(500) },
+        &expect![[r#"{"path":"/p","action":"resume","deadlineMs":500}"#]],
+    );
+    check(&SyncParams::default(), &expect![[r#"{"path":"","action":"flush"}"#]]);
 }
 
 #[test]

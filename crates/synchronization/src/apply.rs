@@ -14,10 +14,15 @@ use std::ffi::OsString;
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Changed files that a query brings up to date itself before it looks at its own. With more it is
 /// served sooner by looking at the files that it asks about.
-const AT_ONCE_MAX: usize = 256;
+const AT_ONCE_MAX: usize = 64;
+
+/// How long it takes part in that. A file that nobody can parse must not hold up those who ask about
+/// others; so many ordinary ones take a third of it.
+const AT_ONCE_WITHIN: Duration = Duration::from_millis(300);
 
 /// Walks of the root until one has found nothing that wasn't watched before. Each finds what came
 /// into being during the one before.
@@ -51,7 +56,8 @@ impl Synchronizer {
         if tracker.unsteady().is_some() {
             return None;
         }
-        self.catch_up(AT_ONCE_MAX, stop);
+        let began = Instant::now();
+        self.catch_up(AT_ONCE_MAX, &|| stop() || began.elapsed() > AT_ONCE_WITHIN);
         tracker.proof()
     }
 

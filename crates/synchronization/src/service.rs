@@ -42,6 +42,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use synchronizer::Ask;
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 use updater::Update;
 
 /// How a workspace is kept equal to its disk.
@@ -226,10 +227,18 @@ impl SyncHandle {
         }
     }
 
-    /// Stops watching, or begins again and then looks at everything. Queries are as exact without:
-    /// they look for themselves.
-    pub fn set_paused(&self, paused: bool) {
+    /// Stops watching, or begins again and then looks at everything, and waits until that is so, for
+    /// as long as a refresh waits for a service that is being restarted. Queries are as exact
+    /// without: they look for themselves.
+    ///
+    /// # Cancel safety
+    /// It comes to pass whether or not anybody waits for it.
+    pub async fn set_paused(&self, paused: bool) {
         self.shared.paused.send_if_modified(|now| std::mem::replace(now, paused) != paused);
+        let mut status = self.watch_status();
+        let is_so = |status: &WatchStatus| (status.state == WatchState::Paused) == paused;
+        // In vain when the workspace's services are gone: their successors will see it.
+        let _late = timeout(self.shared.config.restart_within, status.wait_for(is_so)).await;
     }
 
     /// What was checked against the disk and what came of it; changes are told, and a restart

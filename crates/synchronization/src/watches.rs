@@ -98,6 +98,9 @@ impl Drop for Cookies {
     fn drop(&mut self) {
         // Another daemon of this user may clean up too.
         drop(fs::remove_dir_all(&self.directory));
+        if let Some(all) = self.directory.parent() {
+            drop(fs::remove_dir(all)); // unless other roots have some there
+        }
     }
 }
 

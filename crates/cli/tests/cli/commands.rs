@@ -7,8 +7,8 @@ use astscope_protocol::messages::{
     FaultKind, FaultParams, FaultPoint, HealthDetail, HealthResult, HealthStatus, HealthVerdict,
     IgnoreKind, ParseResult, PlanStep, PointRecord, PointsLevel, PointsResult, Position,
     RequestCounts, Revision, ServiceHealth, SettingRecord, SettingSource, SettingsError,
-    SkippedFile, StatusResult, Summary, TreeFormat, TreeResult, WORKSPACE_SERVICES,
-    WorkspaceHealth,
+    SkippedFile, StatusResult, Summary, SyncAction, SyncParams, TreeFormat, TreeResult,
+    WORKSPACE_SERVICES, WorkspaceHealth, WorkspaceStatus,
 };
 use expect_test::{Expect, expect};
 use std::collections::BTreeMap;
@@ -84,6 +84,19 @@ fn a_pattern_with_a_syntax_error_that_finds_nothing_is_a_warning() {
     );
     // Without a language ast-grep doesn't warn.
     assert_eq!(run_with(&mut backend, &["run", "-p", "f("]).code, 1);
+}
+
+#[test]
+fn a_workspace_is_paused_and_shown() {
+    let mut backend = Fake::default();
+    let output = run_with(&mut backend, &["sync", "pause", "/p", "--deadline", "2s"]);
+    assert_eq!(output.code, 0, "{}", output.err);
+    let (path, deadline_ms) = ("/p".to_owned(), Some(2000));
+    let asked = SyncParams { path, action: SyncAction::Pause, deadline_ms };
+    assert_eq!(backend.asked_sync, Some(asked));
+    let output = run_with(&mut backend, &["sync", "rescan", "--json"]);
+    assert!(serde_json::from_str::<WorkspaceStatus>(&output.out).is_ok(), "{}", output.out);
+    assert_eq!(run_with(&mut Fake::default(), &["sync", "stop"]).code, 2);
 }
 
 #[test]

@@ -7,7 +7,8 @@ use astscope_protocol::messages::{
     ChangesParams, ChangesResult, ConfigParams, ConfigResult, Delivery, EventsParams, EventsResult,
     Explanation, FaultParams, HealthParams, HealthResult, Item, KillParams, MatchRecord, Matches,
     ParseParams, ParseResult, PointsParams, PointsResult, RunParams, ScanParams, StatusParams,
-    StatusResult, StopParams, SubscribeParams, Summary, TreeFormat, TreeParams, TreeResult,
+    StatusResult, StopParams, SubscribeParams, Summary, SyncParams, TreeFormat, TreeParams,
+    TreeResult, WorkspaceStatus,
 };
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
@@ -26,6 +27,7 @@ pub(crate) struct Fake {
     pub(crate) subscribe: Option<SubscribeParams>,
     pub(crate) changes: ChangesResult,
     pub(crate) asked_changes: Option<ChangesParams>,
+    pub(crate) asked_sync: Option<SyncParams>,
     pub(crate) tree: Option<ParseResult>,
     pub(crate) points: PointsResult,
     pub(crate) asked_points: Option<PointsParams>,
@@ -134,6 +136,16 @@ impl Backend for Fake {
             }
         }
         self.failure().map_or(Ok(()), Err)
+    }
+
+    fn sync(
+        &mut self,
+        params: &SyncParams,
+        _on_event: OnEvent<'_>,
+    ) -> Result<WorkspaceStatus, BackendError> {
+        self.asked_sync = Some(params.clone());
+        let workspace = self.status.as_ref().and_then(|status| status.workspaces.first());
+        self.failure().map_or_else(|| Ok(workspace.cloned().unwrap_or_default()), Err)
     }
 
     fn changes(

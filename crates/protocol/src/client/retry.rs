@@ -16,7 +16,8 @@ use super::{CallError, Canceller, Client, Event};
 use crate::frame::RpcError;
 use crate::messages::{
     ChangesParams, ConfigParams, Delivery, ErrorCode, EventsParams, HealthParams, Item, OpenParams,
-    ParseParams, PointsParams, RunParams, ScanParams, StatusParams, Summary, TreeParams, method,
+    ParseParams, PointsParams, RunParams, ScanParams, StatusParams, Summary, SyncParams,
+    TreeParams, method,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -40,6 +41,8 @@ pub enum ReadRequest<'p> {
     Open(&'p OpenParams),
     /// Says what has changed since a revision.
     Changes(&'p ChangesParams),
+    /// Changes how a workspace follows its disk; to do it twice is to do it.
+    Sync(&'p SyncParams),
     /// Says what the daemon holds.
     Status(&'p StatusParams),
     /// Shows the supervision tree.
@@ -70,6 +73,7 @@ impl<'p> Asked<'p> {
                 | ReadRequest::Points(_)
                 | ReadRequest::Open(_)
                 | ReadRequest::Changes(_)
+                | ReadRequest::Sync(_)
                 | ReadRequest::Status(_)
                 | ReadRequest::Tree(_)
                 | ReadRequest::Health(_)
@@ -82,6 +86,7 @@ impl<'p> Asked<'p> {
     fn deadline(self) -> Option<Duration> {
         let ms = match self {
             Self::Read(ReadRequest::Changes(params)) => params.deadline_ms,
+            Self::Read(ReadRequest::Sync(params)) => params.deadline_ms,
             _ => self.delivery().and_then(|delivery| delivery.deadline_ms),
         };
         ms.map(Duration::from_millis)
@@ -104,6 +109,9 @@ impl<'p> Asked<'p> {
             Self::Read(ReadRequest::Open(params)) => client.request(method::OPEN, params),
             Self::Read(ReadRequest::Changes(params)) => {
                 client.request(method::CHANGES, &ChangesParams { deadline_ms, ..params.clone() })
+            }
+            Self::Read(ReadRequest::Sync(params)) => {
+                client.request(method::SYNC, &SyncParams { deadline_ms, ..params.clone() })
             }
             Self::Read(ReadRequest::Status(params)) => client.request(method::STATUS, params),
             Self::Read(ReadRequest::Tree(params)) => client.request(method::TREE, params),

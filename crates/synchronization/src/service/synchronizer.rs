@@ -37,8 +37,8 @@ pub enum SyncError {
 pub(super) enum Ask {
     /// What is selected, as it is now.
     Refresh(Box<Refresh>),
-    /// The whole root, as it is now.
-    Crawl { stop: StopRequest, progress: Progress, reply: Answer<()> },
+    /// The whole root, as it is now; unless `anyway`, only if events haven't told all of it.
+    Crawl { anyway: bool, stop: StopRequest, progress: Progress, reply: Answer<()> },
     /// Something has changed on the disk.
     Changed,
 }
@@ -75,7 +75,16 @@ impl SyncHandle {
     /// # Cancel safety
     /// When the future is dropped the crawl goes on until `stop` says so.
     pub async fn crawl(&self, stop: StopRequest, progress: Progress) -> Result<(), SyncError> {
-        self.ask(|reply| Ask::Crawl { stop, progress, reply }).await
+        self.ask(|reply| Ask::Crawl { anyway: true, stop, progress, reply }).await
+    }
+
+    /// Has everything stored that was written before: what events have told, or, where they don't
+    /// tell everything, what a look at the whole root shows.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped it goes on until `stop` says so.
+    pub async fn flush(&self, stop: StopRequest, progress: Progress) -> Result<(), SyncError> {
+        self.ask(|reply| Ask::Crawl { anyway: false, stop, progress, reply }).await
     }
 
     async fn ask<T>(&self, ask: impl FnOnce(Answer<T>) -> Ask) -> Result<T, SyncError> {
@@ -133,10 +142,13 @@ impl Service for Desk {
                     };
                     answer(reply, own.blocking(None, refresh).await);
                 }),
-                Ask::Crawl { stop, progress, reply } => ctx.spawn(async move {
+                Ask::Crawl { anyway, stop, progress, reply } => ctx.spawn(async move {
                     let crawl = move |checkpoint: &Checkpoint| {
                         let started = Instant::now();
                         let stop = || stop() || checkpoint.check().is_err();
+                        if !anyway && shared.engine.prove(&stop).is_some() {
+                            return Ok(());
+                        }
                         shared.reconcile(shared.engine.pool(), &stop, &*progress)?;
                         shared.indexed_since(started);
                         Ok(())

@@ -405,15 +405,15 @@ async fn check_04_a_watcher_that_is_killed_is_followed_by_one_that_hears() {
 async fn a_watcher_that_pauses_forgets_nothing() {
     let bench = Bench::native("//- /a.json\n1\n").await;
     bench.until_steady().await;
-    bench.sync.set_paused(true);
-    bench.until_watch(|it| it.state == WatchState::Paused).await;
+    bench.sync.set_paused(true).await;
+    assert_eq!(bench.sync.watch_status().borrow().state, WatchState::Paused);
     assert_eq!(bench.sync.awareness().directories, 0);
     bench.fixture.write("b.json", "2\n");
     assert_eq!(bench.see().await.unwrap(), ["1\n", "2\n"], "who asks looks");
     bench.fixture.write("c.json", "3\n");
     bench.kill("file_watcher").await;
     bench.until_watch(|it| it.state == WatchState::Paused).await;
-    bench.sync.set_paused(false);
+    bench.sync.set_paused(false).await;
     bench.until(|| bench.files() == 3).await;
     bench.until_watch(|it| it.state == WatchState::Native).await;
     bench.until_steady().await;
@@ -449,4 +449,14 @@ async fn check_16_without_events_it_looks_and_says_why() {
     assert!(why.contains("open files"), "{why}");
     bench.fixture.write("b.json", "2\n");
     bench.until(|| bench.files() == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_stores_what_was_written_without_waiting_for_quiet() {
+    let bench = Bench::native("//- /a.json\n1\n").await;
+    bench.bounds.send_modify(|bounds| (bounds.settle, bounds.settle_max) = (PATIENCE, PATIENCE));
+    bench.until_steady().await;
+    bench.fixture.write("b.json", "2\n");
+    bench.sync.flush(Arc::new(|| false), Arc::new(|_, _| {})).await.unwrap();
+    assert_eq!(bench.files(), 2);
 }

@@ -1,6 +1,7 @@
 //! From what was noticed to what is stored: changes file by file where events say enough, a walk of
 //! the root where they don't, and answers without a look at the disk where nothing is left to do.
 
+use crate::events::EventSource;
 use crate::read::stat_of;
 use crate::refresh::{CrawlSummary, Job, Known, RefreshError, Synchronizer, scope};
 use crate::tracker::{Proof, Shake, Taken, Taking, Touch, goes_by_content, is_hidden};
@@ -12,6 +13,7 @@ use rayon::ThreadPool;
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::fs::Metadata;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -280,8 +282,20 @@ impl Synchronizer {
         Ok(found)
     }
 
+    /// Hears of changes through `source` from now on. Refreshes after the next
+    /// [`crawl`](Self::crawl), which sets the watches, are answered without a look at the disk
+    /// wherever events tell everything. `cookies` is a directory that no other synchronizer uses; it
+    /// is made here, and removed in the end.
+    ///
+    /// # Errors
+    /// The root can't be looked at, or `cookies` can't be made or watched.
+    pub fn listen(&self, source: Box<dyn EventSource>, cookies: PathBuf) -> io::Result<()> {
+        let watches = Watches::open(self.root(), source, cookies)?;
+        self.watch_through(Some(Arc::new(watches)));
+        Ok(())
+    }
+
     /// Has events come through these watches from now on, or through none.
-    #[cfg(feature = "service")]
     pub(crate) fn watch_through(&self, watches: Option<Arc<Watches>>) {
         self.tracker().watch_through(watches);
     }

@@ -5,6 +5,7 @@
 //! finish is committed in batches.
 //! A file that another refresh is parsing is left to it and looked up when it is done.
 
+use crate::apply::Reconciled;
 use crate::claims::{Claim, Claims};
 use crate::commit::{Committer, Direct, apply};
 use crate::reach::Reach;
@@ -221,7 +222,11 @@ impl Synchronizer {
         stop: &(dyn Fn() -> bool + Sync),
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<CrawlSummary, RefreshError> {
-        Ok(self.reconcile(&self.pool, stop, progress)?.summary)
+        let Reconciled { summary, uncovered } = self.reconcile(&self.pool, stop, progress)?;
+        if let Some(why) = uncovered {
+            tracing::warn!(root = %self.root().display(), %why, "not all of it is watched");
+        }
+        Ok(summary)
     }
 
     pub(crate) fn reach(&self) -> Option<&Reach> {

@@ -46,6 +46,7 @@ pub(crate) enum Shake {
     /// What had changed could not be stored.
     Unapplied,
     /// Something had changed and no event told of it.
+    #[cfg(feature = "service")]
     Untold,
 }
 
@@ -60,6 +61,7 @@ impl fmt::Display for Shake {
             Self::RootGone => "the root is gone",
             Self::Deaf(why) => return write!(f, "events can't be read: {why}"),
             Self::Unapplied => "changes could not be stored",
+            #[cfg(feature = "service")]
             Self::Untold => "something had changed that no event told of",
         })
     }
@@ -185,6 +187,7 @@ impl Tracker {
     }
 
     /// Entries that wait to be applied.
+    #[cfg(feature = "service")]
     pub(crate) fn n_waiting(&self) -> usize {
         let inner = self.lock();
         inner.queue.n_entries + inner.applying.unwrap_or(0)

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+#[cfg(feature = "service")]
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -286,6 +287,7 @@ impl Watches {
     }
 
     /// How many directories are watched.
+    #[cfg(feature = "service")]
     pub(crate) fn n_directories(&self) -> usize {
         lock(&self.known).paths.len()
     }

@@ -117,8 +117,7 @@ impl World {
     fn listen(&self) {
         let source = Faulty { source: Inotify::open().unwrap(), faults: Arc::clone(&self.faults) };
         let cookies = self.above.path().join("cookies");
-        let watches = Watches::open(&self.root, Box::new(source), cookies).unwrap();
-        self.engine.watch_through(Some(Arc::new(watches)));
+        self.engine.listen(Box::new(source), cookies).unwrap();
     }
 
     fn reconcile(&self) -> Reconciled {

@@ -219,8 +219,9 @@ impl Tracker {
     }
 
     /// The right to walk the root, as soon as nobody else does.
-    pub(crate) fn walking(&self) -> MutexGuard<'_, ()> {
-        self.walking.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn walking(&self) -> Walking<'_> {
+        let alone = self.walking.lock().unwrap_or_else(PoisonError::into_inner);
+        Walking { tracker: self, _alone: alone }
     }
 
     /// Notes that a walk of the root begins, and gives how often everything was shaken before. One
@@ -261,8 +262,14 @@ impl Tracker {
                     touched.add(directory, name.clone(), Touch::Name);
                 }
                 inner.queue.add(directory, name, touch);
-                if inner.queue.n_entries > QUEUE_MAX {
+                let n_touched = inner.since_walk.as_ref().map_or(0, |touched| touched.n_entries);
+                if inner.queue.n_entries.max(n_touched) > QUEUE_MAX {
+                    // The walk that this causes finds all of it, and the one under way counts for
+                    // nothing.
                     inner.queue = Queue::default();
+                    if let Some(touched) = &mut inner.since_walk {
+                        *touched = Queue::default();
+                    }
                     inner.shake(Shake::Overflow);
                 }
             }
@@ -296,6 +303,18 @@ impl Tracker {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to walk the root. A walk that was given up leaves nothing behind.
+pub(crate) struct Walking<'t> {
+    tracker: &'t Tracker,
+    _alone: MutexGuard<'t, ()>,
+}
+
+impl Drop for Walking<'_> {
+    fn drop(&mut self) {
+        self.tracker.lock().since_walk = None;
     }
 }
 
@@ -389,4 +408,35 @@ pub(crate) fn goes_by_content(name: &OsStr) -> bool {
 
 fn is_of_interest(name: &OsStr) -> bool {
     Language::from_path(Path::new(name)).is_some() || goes_by_content(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_during_a_walk_is_kept_for_its_end_and_not_for_longer() {
+        let tracker = Tracker::default();
+        let root: Arc<Path> = Path::new("/r").into();
+        let touch = |name: String| tracker.notice(&root, name.into(), Noticed::Touch(Touch::Name));
+        let n_kept = || tracker.lock().since_walk.as_ref().map(|touched| touched.n_entries);
+        {
+            let _given_up = tracker.walking();
+            tracker.begin_walk();
+            touch("a.rs".to_owned());
+            assert_eq!(n_kept(), Some(1));
+        }
+        touch("b.rs".to_owned());
+        assert_eq!(n_kept(), None);
+        let _walking = tracker.walking();
+        let shaken = tracker.begin_walk();
+        for n in 0..=QUEUE_MAX {
+            touch(format!("{n}.rs"));
+        }
+        assert!(n_kept().is_some_and(|n| n < QUEUE_MAX), "{:?}", n_kept());
+        tracker.list(HashSet::new());
+        tracker.walked(shaken);
+        let inner = tracker.lock();
+        assert_ne!(inner.walked, Some(inner.shaken), "that walk proves nothing");
+    }
 }

@@ -227,6 +227,23 @@ async fn open(
     Ok(indexed.await)
 }
 
+/// The workspace that serves a path, made one if there is none, for a request with this deadline.
+async fn workspace_of(
+    ctx: &Ctx,
+    daemon: &Arc<Daemon>,
+    context: RequestContext,
+    path: String,
+    deadline_ms: Option<u64>,
+) -> Result<Result<(Arc<Workspace>, RequestContext), RpcError>, Exit> {
+    let daemon = Arc::clone(daemon);
+    let find = move |_: &_| {
+        let context = context.with_deadline_ms(deadline_ms)?;
+        let path = errors::absolute("path", &path)?;
+        Ok((daemon.workspaces.of(&daemon, path)?, context))
+    };
+    ctx.blocking(None, find).await
+}
+
 fn answer(result: &impl serde::Serialize) -> Answered {
     serde_json::value::to_raw_value(result).map_err(|error| {
         RpcError::new(ErrorCode::Internal, format!("cannot encode the answer: {error}"))

@@ -1,6 +1,6 @@
 //! `changes`: which files of a workspace are not what they were at an earlier revision.
 
-use super::{Answered, answer};
+use super::{Answered, answer, workspace_of};
 use crate::daemon::Daemon;
 use crate::request::RequestContext;
 use crate::{errors, wire};
@@ -18,14 +18,12 @@ pub(crate) async fn changes(
     context: RequestContext,
     request: Arc<Request>,
 ) -> Result<Answered, Exit> {
-    let own = Arc::clone(daemon);
-    let begin = move |_: &_| {
-        let params: ChangesParams = request.params()?;
-        let context = context.with_deadline_ms(params.deadline_ms)?;
-        let path = errors::absolute("path", &params.path)?;
-        Ok((own.workspaces.of(&own, path)?, params.since, context))
+    let params: ChangesParams = match request.params() {
+        Ok(params) => params,
+        Err(error) => return Ok(Err(error)),
     };
-    let (workspace, since, context) = match ctx.blocking(None, begin).await? {
+    let ChangesParams { path, since, deadline_ms } = params;
+    let (workspace, context) = match workspace_of(ctx, daemon, context, path, deadline_ms).await? {
         Ok(begun) => begun,
         Err(error) => return Ok(Err(error)),
     };

@@ -1,6 +1,6 @@
 //! `sync`: a workspace is paused, resumed, or brought up to date.
 
-use super::{Answered, answer, status};
+use super::{Answered, answer, status, workspace_of};
 use crate::daemon::Daemon;
 use crate::errors;
 use crate::request::RequestContext;
@@ -15,14 +15,12 @@ pub(crate) async fn sync(
     context: RequestContext,
     request: Arc<Request>,
 ) -> Result<Answered, Exit> {
-    let own = Arc::clone(daemon);
-    let begin = move |_: &_| {
-        let params: SyncParams = request.params()?;
-        let context = context.with_deadline_ms(params.deadline_ms)?;
-        let path = errors::absolute("path", &params.path)?;
-        Ok((own.workspaces.of(&own, path)?, params.action, context))
+    let params: SyncParams = match request.params() {
+        Ok(params) => params,
+        Err(error) => return Ok(Err(error)),
     };
-    let (workspace, action, context) = match ctx.blocking(None, begin).await? {
+    let SyncParams { path, action, deadline_ms } = params;
+    let (workspace, context) = match workspace_of(ctx, daemon, context, path, deadline_ms).await? {
         Ok(begun) => begun,
         Err(error) => return Ok(Err(error)),
     };

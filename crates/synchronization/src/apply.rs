@@ -44,12 +44,26 @@ impl Synchronizer {
         self.reach().is_some()
             && spec.is_plain()
             && spec.language_globs == crate::LanguageGlobs::default()
-            && spec.typed_paths().all(|typed| crate::walk::join(&spec.cwd, typed).is_dir())
     }
 
     /// Takes in and applies everything that was finished before this was called. `None` when
     /// something is in the way of a proof: then only a look at the disk can tell.
     pub(crate) fn prove(&self, stop: &(dyn Fn() -> bool + Sync)) -> Option<Proof> {
+        self.prove_after(AT_ONCE_MAX, stop)
+    }
+
+    /// The same for what `spec` selects. For single files no more is applied than there are: to look
+    /// at them costs less than others' changes do.
+    pub(crate) fn prove_for(
+        &self,
+        spec: &WalkSpec,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Option<Proof> {
+        let n_typed = spec.typed_paths().count();
+        self.prove_after(if spec.enters_directories() { AT_ONCE_MAX } else { n_typed }, stop)
+    }
+
+    fn prove_after(&self, most: usize, stop: &(dyn Fn() -> bool + Sync)) -> Option<Proof> {
         let tracker = self.tracker();
         let watches = tracker.watches()?;
         if let Err(error) = watches.barrier(tracker) {
@@ -59,7 +73,7 @@ impl Synchronizer {
             return None;
         }
         let began = Instant::now();
-        self.catch_up(AT_ONCE_MAX, &|| stop() || began.elapsed() > AT_ONCE_WITHIN);
+        self.catch_up(most, &|| stop() || began.elapsed() > AT_ONCE_WITHIN);
         tracker.proof()
     }
 
@@ -169,6 +183,9 @@ impl Synchronizer {
         stop: &(dyn Fn() -> bool + Sync),
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Option<Scope>, RefreshError> {
+        if !spec.enters_directories() {
+            return self.recollect_files(spec, stop);
+        }
         let Some(remembered) = self.recall().vouched(spec, proof.names) else { return Ok(None) };
         let files = &remembered.walked.files;
         let snapshot = self.repository().snapshot();
@@ -194,6 +211,26 @@ impl Synchronizer {
             revision = self.repository().snapshot().revision();
         }
         Ok(Some(scope(files.iter().zip(known), Vec::new(), Some(revision))))
+    }
+
+    /// The same for a selection of single files: where they lead has to be looked at, what they hold
+    /// hasn't if a plain walk of the root finds them.
+    fn recollect_files(
+        &self,
+        spec: &WalkSpec,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Option<Scope>, RefreshError> {
+        // Before the look: what is stored is then no older than the proof.
+        let snapshot = self.repository().snapshot();
+        let walked = walk(spec, stop)?;
+        let is_listed = |file: &Found| self.tracker().listed(&file.abs).is_some();
+        if walked.resolved.contains(&None) || !walked.files.iter().all(is_listed) {
+            return Ok(None);
+        }
+        let known = walked.files.iter().map(|file| Known::proven(&snapshot, file));
+        let Some(known) = known.collect::<Option<Vec<_>>>() else { return Ok(None) };
+        let outcomes = walked.files.iter().zip(known.into_iter().map(Some));
+        Ok(Some(scope(outcomes, Vec::new(), Some(snapshot.revision()))))
     }
 
     /// Makes what was just walked for `spec` answer until names change. `proof` is from before the
@@ -227,7 +264,7 @@ impl Synchronizer {
         let spec = WalkSpec::all_of(reach.root());
         let UnderWatch { walked, started_ns, shaken, uncovered } =
             self.walk_under_watch(&spec, stop)?;
-        let admitted = reach.admit(&spec, &walked);
+        let admitted = reach.admit(&spec, &walked, &|_| false);
         let seen = (walked, started_ns);
         let scope = self.refresh_on(pool, &spec, seen, &admitted, true, stop, progress)?;
         if uncovered.is_none() {

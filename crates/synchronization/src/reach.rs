@@ -29,15 +29,18 @@ impl Reach {
         &self.root
     }
 
-    /// For each typed path of a walk whether what it led to may be indexed. The directories of
-    /// those that may are reached from now on.
-    pub(crate) fn admit(&self, spec: &WalkSpec, walked: &Walked) -> Vec<bool> {
-        let admitted: Vec<bool> = walked
-            .resolved
-            .iter()
-            .map(|resolved| {
-                spec.is_plain() && resolved.as_ref().is_some_and(|path| self.contains(path))
-            })
+    /// For each typed path of a walk whether what it led to may be indexed; of a path that
+    /// `is_listed` nobody has to look. The directories of those that may are reached from now on.
+    pub(crate) fn admit(
+        &self,
+        spec: &WalkSpec,
+        walked: &Walked,
+        is_listed: &dyn Fn(&Path) -> bool,
+    ) -> Vec<bool> {
+        let contains = |path: &PathBuf| is_listed(path) || self.contains(path);
+        let resolved = walked.resolved.iter();
+        let admitted: Vec<bool> = resolved
+            .map(|resolved| spec.is_plain() && resolved.as_ref().is_some_and(contains))
             .collect();
         let covers_root = walked
             .resolved

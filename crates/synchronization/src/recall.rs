@@ -82,6 +82,9 @@ impl Recall {
             }
             self.forget(&known);
         }
+        if !spec.enters_directories() {
+            return walk(spec, stop);
+        }
         // These lie outside the directories whose times would tell of a change during the walk.
         let excludes = gitconfig_excludes_path();
         let above = Witness::above(spec, excludes.as_deref(), now_ns);

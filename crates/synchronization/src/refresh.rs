@@ -165,7 +165,7 @@ impl Synchronizer {
         if stop() {
             return Err(RefreshError::Cancelled);
         }
-        let proof = if wait && self.is_provable(spec) { self.prove(stop) } else { None };
+        let proof = if wait && self.is_provable(spec) { self.prove_for(spec, stop) } else { None };
         if let Some(proof) = proof
             && let Some(scope) = self.recollect(spec, proof, stop, progress)?
         {
@@ -176,7 +176,9 @@ impl Synchronizer {
         let started_ns = self.disk.now_ns();
         let walked = self.recall.walk(&self.pool, spec, started_ns, stop)?;
         let admitted = match &self.reach {
-            Some(reach) => reach.admit(spec, &walked),
+            Some(reach) => reach.admit(spec, &walked, &|path| {
+                proof.is_some() && self.tracker.listed(path).is_some()
+            }),
             None => vec![false; walked.resolved.len()],
         };
         if let Some(proof) = proof

@@ -12,7 +12,7 @@ use ignore::types::{Types, TypesBuilder};
 use ignore::{DirEntry, ParallelVisitor, ParallelVisitorBuilder, WalkBuilder, WalkState};
 use std::collections::BTreeSet;
 use std::fs::{File, Metadata};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -134,14 +134,22 @@ impl WalkSpec {
         Some(wanted.iter().copied().chain(hosts).collect())
     }
 
-    fn compile(&self) -> Result<Plan<'_>, GlobError> {
+    /// Whether a typed path is a directory, at this moment.
+    pub(crate) fn enters_directories(&self) -> bool {
+        self.typed_paths().any(|typed| join(&self.cwd, typed).is_dir())
+    }
+
+    /// What it takes to walk directories, if there are any: of a typed file nobody asks whether its
+    /// name is one of the language's, and to compile those takes longer than the rest.
+    fn compile(&self, has_directories: bool) -> Result<Plan<'_>, GlobError> {
         let mut overrides = OverrideBuilder::new(&self.cwd);
         for glob in &self.globs {
             overrides.add(glob)?;
         }
         let languages = self.selected_languages();
-        let types = languages.as_ref().map(|all| file_types(all, &self.language_globs));
-        Ok(Plan { spec: self, overrides: overrides.build()?, types: types.transpose()?, languages })
+        let filtered = languages.as_ref().filter(|_| has_directories);
+        let types = filtered.map(|all| file_types(all, &self.language_globs)).transpose()?;
+        Ok(Plan { spec: self, overrides: overrides.build()?, types, languages })
     }
 }
 
@@ -234,16 +242,21 @@ struct Typed {
 /// # Errors
 /// Only when a glob can't be compiled. What can't be read is an [`Issue`].
 pub fn walk(spec: &WalkSpec, stop: &(dyn Fn() -> bool + Sync)) -> Result<Walked, GlobError> {
-    let plan = spec.compile()?;
     let mut walked = Walked::default();
-    for (index, typed) in spec.typed_paths().enumerate() {
-        walked.resolved.push(None);
+    let look = |(index, typed)| {
         // ast-grep takes `-` for the standard input, and then reads nothing.
         if typed == "-" || stop() {
-            continue;
+            return None;
         }
         let path = join(&spec.cwd, typed);
         let known = std::fs::metadata(&path).and_then(|meta| Ok((meta, path.canonicalize()?)));
+        Some((index, typed, path, known))
+    };
+    let looked: Vec<_> = spec.typed_paths().enumerate().filter_map(look).collect();
+    let is_dir = |known: &io::Result<(Metadata, _)>| known.as_ref().is_ok_and(|it| it.0.is_dir());
+    let plan = spec.compile(looked.iter().any(|(.., known)| is_dir(known)))?;
+    walked.resolved.resize(spec.typed_paths().count(), None);
+    for (index, typed, path, known) in looked {
         let (metadata, resolved) = match known {
             Ok(known) => known,
             Err(error) => {
@@ -277,7 +290,7 @@ pub fn walk(spec: &WalkSpec, stop: &(dyn Fn() -> bool + Sync)) -> Result<Walked,
 /// directories, and aren't looked into.
 pub(crate) fn entries(directory: &Path) -> Result<Walked, GlobError> {
     let spec = WalkSpec::all_of(directory);
-    let plan = spec.compile()?;
+    let plan = spec.compile(true)?;
     let resolved = directory.to_path_buf();
     let typed = Typed { index: 0, walked: resolved.clone(), resolved, prefix: Vec::new() };
     let all = Mutex::new(Walked::default());

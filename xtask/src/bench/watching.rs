@@ -39,6 +39,10 @@ const CHANGED: usize = 1000;
 /// Bytes of the file that is written.
 const BIG_BYTES: usize = 50 << 10;
 
+/// A small file that nobody changes, and a directory of such.
+const FILE: &str = "d0/f0.js";
+const DIRECTORY: &str = "d0";
+
 /// Clients that ask about everything meanwhile, where there is load.
 const CLIENTS: usize = 4;
 
@@ -121,8 +125,9 @@ fn edits(ours: &Path, limit: &Path) -> Result<Vec<Row>> {
     }
     let parse = ms(percentile(&parses, 50));
 
-    let quiet = barrier(&mut client, &tree.root)?;
-    let loaded = under_load(&house, &tree.root, || barrier(&mut client, &tree.root))?;
+    let quiet = barrier(&mut client, &tree.root, FILE)?;
+    let many = barrier(&mut client, &tree.root, DIRECTORY)?;
+    let loaded = under_load(&house, &tree.root, || barrier(&mut client, &tree.root, FILE))?;
     let at = |times: &[Duration], percent| ms(percentile(times, percent));
     let all = "event, parse and socket";
     let row = |what: &str, ours, beside, floor| Row {
@@ -148,6 +153,13 @@ fn edits(ours: &Path, limit: &Path) -> Result<Vec<Row>> {
         ),
         row("the same, p95", at(&quiet.0, 95), "socket", at(&quiet.1, 95)),
         row(
+            "question about a directory of 20, quiet tree, p50",
+            at(&many.0, 50),
+            "socket",
+            at(&many.1, 50),
+        ),
+        row("the same, p95", at(&many.0, 95), "socket", at(&many.1, 95)),
+        row(
             "question about one file, four clients' load, p50",
             at(&loaded.0, 50),
             "socket",
@@ -157,12 +169,17 @@ fn edits(ours: &Path, limit: &Path) -> Result<Vec<Row>> {
     ])
 }
 
-/// What a question about one small file takes, and what a request that looks at no file does.
-fn barrier(client: &mut Client, root: &Path) -> Result<(Vec<Duration>, Vec<Duration>)> {
+/// What a question about a small file or directory takes, and what a request that looks at no file
+/// does.
+fn barrier(
+    client: &mut Client,
+    root: &Path,
+    about: &str,
+) -> Result<(Vec<Duration>, Vec<Duration>)> {
     let (mut asked, mut socket) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let began = Instant::now();
-        ask(client, root, &["d0/f0.js"])?;
+        ask(client, root, &[about])?;
         asked.push(began.elapsed());
         let began = Instant::now();
         let _health: serde_json::Value = client.call(method::HEALTH, &HealthParams::default())?;

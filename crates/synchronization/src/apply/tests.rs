@@ -28,6 +28,24 @@ impl Random {
     }
 }
 
+/// What things happen to.
+const FILES: [&str; 14] = [
+    "a.json",
+    "b.json",
+    "src/b.json",
+    "src/c.json",
+    "src/deep/c.json",
+    "src/deep/e.rs",
+    "lib/d.json",
+    "lib/.hidden.json",
+    "lib/script",
+    "out/o.json",
+    "new/n.json",
+    "new/deep/m.json",
+    ".dot/x.json",
+    "README",
+];
+
 /// What goes wrong with events.
 #[derive(Debug, Default)]
 struct Faults {
@@ -162,26 +180,10 @@ impl World {
 
     /// One thing that happens to the tree; what, for a message. Most may find nothing to happen to.
     fn happen(&self, random: &mut Random, step: usize) -> String {
-        let files = [
-            "a.json",
-            "b.json",
-            "src/b.json",
-            "src/c.json",
-            "src/deep/c.json",
-            "src/deep/e.rs",
-            "lib/d.json",
-            "lib/.hidden.json",
-            "lib/script",
-            "out/o.json",
-            "new/n.json",
-            "new/deep/m.json",
-            ".dot/x.json",
-            "README",
-        ];
         let directories = ["src", "src/deep", "lib", "out", "new", "new/deep", ".dot", "moved"];
         let rules = [".gitignore", "src/.gitignore", "lib/.ignore", ".git/info/exclude"];
         let at = |name: &str| self.root.join(name);
-        let (file, other) = (random.of(&files), random.of(&files));
+        let (file, other) = (random.of(&FILES), random.of(&FILES));
         let (directory, target) = (random.of(&directories), random.of(&directories));
         let text = format!("{step}\n");
         // Whatever isn't possible now doesn't happen, like `mv` of what isn't there.
@@ -260,11 +262,15 @@ fn race(seed: u64, n_steps: usize) {
             }
             _ => {}
         }
-        let spec = match random.below(8) {
+        let spec = match random.below(9) {
             0 => world.spec(&["src"], None),
             1 => world.spec(&["src", "lib"], Some(vec![Language::Json])),
             2 => world.spec(&["lib"], Some(vec![Language::Erlang])),
-            3 => world.spec(&["a.json"], None),
+            3 => world.spec(&[random.of(&FILES)], None),
+            5 => {
+                let both = [random.of(&FILES), random.of(&FILES)];
+                world.spec(&both, Some(vec![Language::Json]))
+            }
             4 => WalkSpec { globs: vec!["*.json".to_owned()], ..world.spec(&[], None) },
             _ => world.spec(&[], None),
         };
@@ -306,6 +312,25 @@ fn a_tree_that_rests_is_answered_from_memory_and_one_changed_file_is_read() {
     assert_eq!(world.answers(), (proven + 9, looked + 3), "names have changed");
     world.check_all("after it is known");
     assert_eq!(world.answers(), (proven + 12, looked + 3));
+}
+
+#[test]
+fn a_single_file_is_answered_from_memory_if_a_walk_of_the_root_finds_it() {
+    let world = World::new();
+    world.write(".gitignore", "b.json\n");
+    world.check_all("after the rules have changed");
+    world.reconcile();
+    let both = world.spec(&["a.json", "./src/deep/c.json"], Some(vec![Language::Json]));
+    let (proven, looked) = world.answers();
+    world.check(&both, "at rest");
+    world.write("src/deep/c.json", "2\n");
+    world.check(&both, "after an edit");
+    assert_eq!(world.answers(), (proven + 2, looked));
+    world.check(&world.spec(&["src/b.json"], None), "though it is ignored");
+    world.check(&world.spec(&["a.json", "gone.json"], None), "one of them isn't there");
+    symlink("a.json", world.root.join("link.py")).unwrap();
+    world.check(&world.spec(&["link.py"], None), "another language by its name");
+    assert_eq!(world.answers(), (proven + 2, looked + 3));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use crate::events::EventSource;
 use crate::read::stat_of;
-use crate::refresh::{CrawlSummary, Job, Known, RefreshError, Synchronizer, scope};
+use crate::refresh::{Beginning, CrawlSummary, Job, Known, RefreshError, Synchronizer, scope};
 use crate::tracker::{Proof, Shake, Taken, Taking, Touch, goes_by_content, is_hidden};
 use crate::walk::{Found, WalkSpec, Walked, entries, walk};
 use crate::watches::{Uncovered, Watches};
@@ -262,10 +262,9 @@ impl Synchronizer {
             return Ok(Reconciled { summary: CrawlSummary::default(), uncovered: None });
         };
         let spec = WalkSpec::all_of(reach.root());
-        let UnderWatch { walked, started_ns, shaken, uncovered } =
-            self.walk_under_watch(&spec, stop)?;
+        let UnderWatch { walked, began, shaken, uncovered } = self.walk_under_watch(&spec, stop)?;
         let admitted = reach.admit(&spec, &walked, &|_| false);
-        let seen = (walked, started_ns);
+        let seen = (walked, began);
         let scope = self.refresh_on(pool, &spec, seen, &admitted, true, stop, progress)?;
         if uncovered.is_none() {
             self.tracker().walked(shaken);
@@ -290,13 +289,13 @@ impl Synchronizer {
         let mut n_walks = 0;
         let found = loop {
             let shaken = tracker.begin_walk();
-            let started_ns = self.disk().now_ns();
+            let began = self.begin_walk();
             let walked = walk(spec, stop)?;
             if stop() {
                 return Err(RefreshError::Cancelled);
             }
             n_walks += 1;
-            let found = UnderWatch { walked, started_ns, shaken, uncovered: None };
+            let found = UnderWatch { walked, began, shaken, uncovered: None };
             let Some(watches) = &watches else { break found };
             let directories = found.walked.directories.iter().map(|(directory, _)| &**directory);
             match watches.cover(directories) {
@@ -326,7 +325,7 @@ impl Synchronizer {
     ///
     /// # Errors
     /// The root can't be looked at, or `cookies` can't be made or watched.
-    pub fn listen(&self, source: Box<dyn EventSource>, cookies: PathBuf) -> io::Result<()> {
+    pub fn listen(&self, source: Box<dyn EventSource>, cookies: &Path) -> io::Result<()> {
         let watches = Watches::open(self.root(), source, cookies)?;
         self.watch_through(Some(Arc::new(watches)));
         Ok(())
@@ -341,7 +340,7 @@ impl Synchronizer {
 /// A walk of the root.
 struct UnderWatch {
     walked: Walked,
-    started_ns: i64,
+    began: Beginning,
     /// How often everything had been shaken when it began.
     shaken: u64,
     uncovered: Option<Uncovered>,

@@ -31,6 +31,8 @@ mod refresh;
 #[cfg(feature = "service")]
 mod scrub;
 mod tracker;
+#[cfg(test)]
+mod unprivileged;
 mod watches;
 
 pub use commit::Committer;

@@ -15,7 +15,8 @@ use crate::tracker::Tracker;
 use crate::walk::{Found, GlobError, Issue, WalkSpec, Walked};
 use astscope_parsing::{Backend, InProcess, Limits, Source};
 use astscope_repository::{
-    Change, FileRecord, FileStamp, NewFile, Repository, Revision, Scope, ScopedFile, Snapshot,
+    Change, FileRecord, FileStamp, NewFile, Repository, Revision, Scope, ScopedFile, SkipRecord,
+    Snapshot,
 };
 use astscope_syntax::{ContentId, Language, ParsedFile, SkipReason};
 use rayon::ThreadPool;
@@ -173,8 +174,8 @@ impl Synchronizer {
             return Ok(scope);
         }
         self.answers.looked.fetch_add(1, Ordering::Relaxed);
-        let started_ns = self.disk.now_ns();
-        let walked = self.recall.walk(&self.pool, spec, started_ns, stop)?;
+        let began = self.begin_walk();
+        let walked = self.recall.walk(&self.pool, spec, began.at_ns, stop)?;
         let admitted = match &self.reach {
             Some(reach) => reach.admit(spec, &walked, &|path| {
                 proof.is_some() && self.tracker.listed(path).is_some()
@@ -186,7 +187,7 @@ impl Synchronizer {
         {
             self.vouch(spec, &walked, proof);
         }
-        let seen = (walked, started_ns);
+        let seen = (walked, began);
         self.refresh_on(&self.pool, spec, seen, &admitted, wait, stop, progress)
     }
 
@@ -195,7 +196,7 @@ impl Synchronizer {
         &self,
         pool: &ThreadPool,
         spec: &WalkSpec,
-        (walked, started_ns): (Walked, i64),
+        (walked, began): (Walked, Beginning),
         admitted: &[bool],
         wait: bool,
         stop: &(dyn Fn() -> bool + Sync),
@@ -208,7 +209,7 @@ impl Synchronizer {
         let (outcomes, held) = job.run(wait)?;
         let is_indexed = admitted.contains(&true);
         if is_indexed {
-            self.prune(spec, &walked, admitted, &held, started_ns);
+            self.prune(spec, &walked, admitted, &held, &began);
         }
         let revision = is_indexed.then(|| self.repository.snapshot().revision());
         let outcomes = outcomes.into_iter().map(OnceLock::into_inner);
@@ -231,16 +232,17 @@ impl Synchronizer {
         Ok(summary)
     }
 
+    /// To be called just before a walk.
+    pub(crate) fn begin_walk(&self) -> Beginning {
+        Beginning { at_ns: self.disk.now_ns(), held: self.repository.snapshot() }
+    }
+
     pub(crate) fn reach(&self) -> Option<&Reach> {
         self.reach.as_ref()
     }
 
     pub(crate) fn repository(&self) -> &Repository {
         &self.repository
-    }
-
-    pub(crate) fn disk(&self) -> &dyn Disk {
-        &*self.disk
     }
 
     pub(crate) fn recall(&self) -> &Recall {
@@ -314,7 +316,7 @@ impl Synchronizer {
         walked: &Walked,
         admitted: &[bool],
         held: &Held,
-        started_ns: i64,
+        began: &Beginning,
     ) {
         let Some(reach) = &self.reach else { return };
         let covers_root = walked
@@ -340,8 +342,8 @@ impl Synchronizer {
             return;
         }
         let seen: HashSet<&Path> = walked.files.iter().map(|found| &*found.abs).collect();
-        let is_lost = |path: &Path, stamp: &FileStamp, language: Option<Language>| {
-            if seen.contains(path) || stamp.read_at_ns >= started_ns {
+        let is_lost = |path: &Path, language: Option<Language>| {
+            if seen.contains(path) {
                 return false;
             }
             // A file that languageGlobs gave its language isn't found without them.
@@ -349,11 +351,13 @@ impl Synchronizer {
         };
         let records = snapshot.records().filter(|record| wanted(&record.language));
         let mut lost: Vec<&Arc<Path>> = records
-            .filter(|record| is_lost(&record.path, &record.stamp, Some(record.language)))
+            .filter(|record| !began.is_after_record(record))
+            .filter(|record| is_lost(&record.path, Some(record.language)))
             .map(|record| &record.path)
             .collect();
         if spec.languages.is_none() {
-            let skips = snapshot.skips().filter(|skip| is_lost(&skip.path, &skip.stamp, None));
+            let skips = snapshot.skips().filter(|skip| !began.is_after_skip(skip));
+            let skips = skips.filter(|skip| is_lost(&skip.path, None));
             lost.extend(skips.map(|skip| &skip.path));
         }
         if lost.is_empty() {
@@ -364,6 +368,26 @@ impl Synchronizer {
             // The next refresh of the root finds them gone again.
             tracing::warn!(error, "files that are gone are still listed");
         }
+    }
+}
+
+/// When a walk began. What was read since then it may have missed.
+pub(crate) struct Beginning {
+    pub(crate) at_ns: i64,
+    /// What was held then. The clock alone doesn't tell: when it was set back, all that was read
+    /// before seems to have been read since.
+    held: Snapshot,
+}
+
+impl Beginning {
+    fn is_after_record(&self, record: &Arc<FileRecord>) -> bool {
+        let held = self.held.record(&record.path, record.language);
+        !held.is_some_and(|held| Arc::ptr_eq(held, record)) && record.stamp.read_at_ns >= self.at_ns
+    }
+
+    fn is_after_skip(&self, skip: &Arc<SkipRecord>) -> bool {
+        let held = self.held.skip(&skip.path);
+        !held.is_some_and(|held| Arc::ptr_eq(held, skip)) && skip.stamp.read_at_ns >= self.at_ns
     }
 }
 

@@ -27,18 +27,18 @@ pub use watcher::{WatchConfig, WatchState, WatchStatus};
 
 use crate::apply::Reconciled;
 use crate::events::EventSource;
+use crate::watches::{Uncovered, Watches};
 use crate::{CrawlSummary, RefreshError, Synchronizer};
 use astscope_repository::service::CoreState;
 use astscope_supervision::{Address, ChildRef, ChildSpec, Pool, Strategy, SupervisorSpec};
 use rayon::ThreadPool;
 use scrubber::Scrub;
 use std::convert::Infallible;
-use std::error::Error as _;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use synchronizer::Ask;
 use tokio::sync::{Notify, watch};
@@ -133,8 +133,8 @@ struct Shared {
     watching: watch::Sender<WatchStatus>,
     /// Whether somebody wants the watcher to rest.
     paused: watch::Sender<bool>,
-    /// Why not everything could be watched, when that was last tried.
-    uncovered: watch::Sender<Option<Arc<str>>>,
+    /// What could not be watched, when that was last tried.
+    uncovered: watch::Sender<Option<Arc<InVain>>>,
     /// For the watcher: something came up that no event told it.
     nudge: Notify,
     scrub: Scrub,
@@ -275,6 +275,13 @@ pub struct Awareness {
     pub looked: u64,
 }
 
+/// A try to watch everything.
+struct InVain {
+    /// Whose it was: those that there are now may have come since.
+    watches: Weak<Watches>,
+    why: Uncovered,
+}
+
 impl Shared {
     /// Brings the repository up to date with the whole root, and has all of it watched from now on.
     fn reconcile(
@@ -283,13 +290,11 @@ impl Shared {
         stop: &(dyn Fn() -> bool + Sync),
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<CrawlSummary, RefreshError> {
+        let watches = self.engine.tracker().watches();
+        let watches = watches.as_ref().map_or_else(Weak::new, Arc::downgrade);
         let Reconciled { summary, uncovered } = self.engine.reconcile(pool, stop, progress)?;
         if let Some(why) = uncovered {
-            let why = match why.source() {
-                Some(source) => format!("{why}: {source}"),
-                None => why.to_string(),
-            };
-            self.uncovered.send_replace(Some(why.into()));
+            self.uncovered.send_replace(Some(Arc::new(InVain { watches, why })));
         }
         // What came up meanwhile waits for the watcher.
         self.nudge.notify_one();

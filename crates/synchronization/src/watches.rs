@@ -86,6 +86,34 @@ struct Cookies {
 }
 
 impl Cookies {
+    /// In a directory of its own below `all`: who listened before, and is still asked by a query, has
+    /// another.
+    fn make(all: &Path, source: &dyn EventSource) -> io::Result<Self> {
+        static N_MADE: AtomicU64 = AtomicU64::new(0);
+        let own = format!("{}-", std::process::id());
+        let directory = all.join(format!("{own}{}", N_MADE.fetch_add(1, Ordering::Relaxed)));
+        let failed = |error: io::Error| {
+            let why = format!("cannot keep a file in {}: {error}", directory.display());
+            io::Error::new(error.kind(), why)
+        };
+        for left in fs::read_dir(all).into_iter().flatten().flatten() {
+            // A daemon that was killed cleans up nothing.
+            if !left.file_name().as_encoded_bytes().starts_with(own.as_bytes()) {
+                drop(fs::remove_dir_all(left.path()));
+            }
+        }
+        fs::create_dir_all(&directory).map_err(failed)?;
+        let watch = match source.watch(&directory) {
+            Ok(watch) => watch,
+            Err(error) if is_limit(&error) => {
+                return Err(io::Error::other(Uncovered::Limit { n: 0 }));
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        fs::write(directory.join(Self::name(0)), "").map_err(failed)?;
+        Ok(Self { directory, watch, newest: AtomicU64::new(0) })
+    }
+
     fn name(n: u64) -> String {
         format!("cookie-{n}")
     }
@@ -99,8 +127,8 @@ impl Drop for Cookies {
     fn drop(&mut self) {
         // Another daemon of this user may clean up too.
         drop(fs::remove_dir_all(&self.directory));
-        if let Some(all) = self.directory.parent() {
-            drop(fs::remove_dir(all)); // unless other roots have some there
+        for all in self.directory.ancestors().skip(1).take(2) {
+            drop(fs::remove_dir(all)); // unless others have some there
         }
     }
 }
@@ -111,14 +139,10 @@ impl Watches {
     pub(crate) fn open(
         root: &Path,
         source: Box<dyn EventSource>,
-        cookies: PathBuf,
+        cookies: &Path,
     ) -> io::Result<Self> {
         let root_id = RootId::of(root).map_err(io::Error::other)?;
-        drop(fs::remove_dir_all(&cookies)); // a daemon that was killed may have left it
-        fs::create_dir_all(&cookies)?;
-        let watch = source.watch(&cookies)?;
-        let cookies = Cookies { directory: cookies, watch, newest: AtomicU64::new(0) };
-        fs::write(cookies.directory.join(Cookies::name(0)), "")?;
+        let cookies = Cookies::make(cookies, &*source)?;
         Ok(Self {
             root: root.to_path_buf(),
             root_id,
@@ -233,8 +257,9 @@ impl Watches {
                     return Err(Uncovered::Limit { n: known.paths.len() });
                 }
                 Err(error) => match error.kind() {
-                    // What can't be listed, no walk looks into.
-                    io::ErrorKind::PermissionDenied => continue,
+                    // What can't be listed, no walk looks into; if that is the root, there is
+                    // nothing to be watched.
+                    io::ErrorKind::PermissionDenied if *directory != *self.root => continue,
                     io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
                         n_news += 1;
                         continue;

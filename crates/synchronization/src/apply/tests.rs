@@ -2,13 +2,15 @@
 
 use super::*;
 use crate::events::{EventSource, Inotify, RawEvent, RawKind, WatchId};
+use crate::read::{Disk, OpenFile, RealDisk};
+use crate::unprivileged::{Reopened, reopen, unprivileged};
 use astscope_repository::Repository;
 use rustix::fd::BorrowedFd;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 /// Steele, Lea and Flood's `SplitMix64` (2014): a seed is a sequence.
@@ -101,18 +103,43 @@ impl EventSource for Faulty {
     }
 }
 
+/// The real disk, with a clock that can be set back.
+#[derive(Clone, Debug, Default)]
+struct Clocked {
+    back_secs: Arc<AtomicI64>,
+    n_opens: Arc<AtomicU64>,
+}
+
+impl Disk for Clocked {
+    fn now_ns(&self) -> i64 {
+        RealDisk.now_ns() - self.back_secs.load(Ordering::Relaxed) * 1_000_000_000
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn OpenFile>> {
+        self.n_opens.fetch_add(1, Ordering::Relaxed);
+        RealDisk.open(path)
+    }
+}
+
 /// A root under watch, its parent for what is moved out, and the answers beside it.
 struct World {
-    above: tempfile::TempDir,
-    root: PathBuf,
     engine: Synchronizer,
     beside: Synchronizer,
     faults: Arc<Faults>,
+    disk: Clocked,
     pool: Arc<ThreadPool>,
+    root: PathBuf,
+    // Before what it lies in is removed.
+    _reopened: Reopened,
+    above: tempfile::TempDir,
 }
 
 impl World {
     fn new() -> Self {
+        Self::with(|engine| engine)
+    }
+
+    fn with(adjust: impl FnOnce(Synchronizer) -> Synchronizer) -> Self {
         let above = tempfile::tempdir().unwrap();
         let root = above.path().canonicalize().unwrap().join("root");
         for dir in ["src/deep", "lib", "out", ".git/info", "aside"] {
@@ -124,9 +151,21 @@ impl World {
         fs::create_dir(root.parent().unwrap().join("elsewhere")).unwrap();
         let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap());
         let repository = Arc::new(Repository::new(1));
-        let engine = Synchronizer::new(repository, root.clone(), Arc::clone(&pool));
+        let disk = Clocked::default();
+        let engine = Synchronizer::new(repository, root.clone(), Arc::clone(&pool))
+            .with_disk(Box::new(disk.clone()));
+        let engine = adjust(engine);
         let beside = Synchronizer::one_shot(Arc::clone(&pool));
-        let world = Self { above, root, engine, beside, faults: Arc::default(), pool };
+        let world = Self {
+            engine,
+            beside,
+            faults: Arc::default(),
+            disk,
+            pool,
+            root,
+            _reopened: Reopened(above.path().to_path_buf()),
+            above,
+        };
         world.listen();
         world.reconcile();
         world
@@ -135,7 +174,7 @@ impl World {
     fn listen(&self) {
         let source = Faulty { source: Inotify::open().unwrap(), faults: Arc::clone(&self.faults) };
         let cookies = self.above.path().join("cookies");
-        self.engine.listen(Box::new(source), cookies).unwrap();
+        self.engine.listen(Box::new(source), &cookies).unwrap();
     }
 
     fn reconcile(&self) -> Reconciled {
@@ -241,6 +280,20 @@ impl World {
                 did(format!("truncate {file}, of long ago"), done)
             }
             18 => did(format!("ln {file} {other}"), fs::hard_link(at(file), at(other))),
+            24 => {
+                let back_secs = random.of(&[0, 0, 0, 3600]);
+                self.disk.back_secs.store(back_secs, Ordering::Relaxed);
+                did(format!("the clock is {back_secs} s back"), Ok(()))
+            }
+            25 => {
+                let mode = random.of(&[0o000, 0o311, 0o444]);
+                let done = fs::set_permissions(at(directory), Permissions::from_mode(mode));
+                did(format!("chmod {mode:o} {directory}"), done)
+            }
+            26 | 27 => {
+                reopen(&self.root);
+                did("chmod -R 755".to_owned(), Ok(()))
+            }
             _ => did(format!("write {file}"), fs::write(at(file), text)),
         }
     }
@@ -289,9 +342,11 @@ fn race(seed: u64, n_steps: usize) {
 
 #[test]
 fn whatever_happens_to_a_tree_answers_are_those_of_a_look_at_it() {
-    for seed in 1..=4 {
-        race(seed, 250);
-    }
+    unprivileged(|| {
+        for seed in 1..=4 {
+            race(seed, 250);
+        }
+    });
 }
 
 #[test]
@@ -420,3 +475,5 @@ fn many_who_ask_at_once_all_see_what_they_have_written() {
     });
     assert_eq!(*written.lock().unwrap(), 200);
 }
+
+mod faults;

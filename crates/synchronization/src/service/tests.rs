@@ -11,7 +11,7 @@ use std::path::Path;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 struct Bench {
-    _cookies: tempfile::TempDir,
+    cookies: tempfile::TempDir,
     fixture: Fixture,
     repository: Arc<Repository>,
     sync: SyncHandle,
@@ -86,7 +86,7 @@ impl Bench {
             .child(sync.supervisor())
             .observer(Recorder::new());
         let root = tree.start("workspace").await.unwrap();
-        Self { _cookies: cookies, fixture, repository, sync, root, bounds }
+        Self { cookies, fixture, repository, sync, root, bounds }
     }
 
     async fn until(&self, what: impl Fn() -> bool) {
@@ -460,3 +460,5 @@ async fn a_flush_stores_what_was_written_without_waiting_for_quiet() {
     bench.sync.flush(Arc::new(|| false), Arc::new(|_, _| {})).await.unwrap();
     assert_eq!(bench.files(), 2);
 }
+
+mod faults;

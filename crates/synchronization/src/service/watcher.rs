@@ -10,9 +10,9 @@
 //! changes it waits longer, so that one batch takes in many of them.
 
 use super::synchronizer::Ask;
-use super::{Shared, SyncHandle};
+use super::{InVain, Shared, SyncHandle};
 use crate::tracker::Shake;
-use crate::watches::Watches;
+use crate::watches::{Uncovered, Watches};
 use astscope_supervision::{
     Address, Checkpoint, ChildSpec, Ctx, Exit, Init, Mailbox, Service, Stop,
 };
@@ -20,7 +20,7 @@ use rustix::fd::OwnedFd;
 use std::convert::Infallible;
 use std::future::pending;
 use std::io;
-use std::mem::discriminant;
+use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
@@ -158,7 +158,7 @@ impl Service for Watcher {
             why_deaf: ears.as_ref().err().cloned(),
             ears: ears.ok(),
             look_at: now + config.every_min,
-            listen_at: now + RETRY_AFTER,
+            listen_at: now,
             read_at: now,
             settling: None,
             n_floods: 0,
@@ -188,8 +188,7 @@ impl Ears {
             return Ok(Err("there are no events".into()));
         };
         let root = shared.engine.root().to_path_buf();
-        let open =
-            move |_: &Checkpoint| Watches::open(&root, (events.open)()?, events.cookies.clone());
+        let open = move |_: &Checkpoint| Watches::open(&root, (events.open)()?, &events.cookies);
         let watches = ctx.blocking(None, open).await?;
         let listen = |watches: Watches| -> io::Result<Self> {
             let readable = watches.readable().try_clone_to_owned()?;
@@ -236,7 +235,7 @@ struct Watching {
     why_deaf: Option<Arc<str>>,
     /// When the disk is looked at.
     look_at: Instant,
-    /// When listening is tried again.
+    /// When listening may be tried again: by the first look after that.
     listen_at: Instant,
     /// When events are read again.
     read_at: Instant,
@@ -275,9 +274,9 @@ impl Watching {
                     self.pause_or_resume(is_paused).await?;
                 }
                 Ok(()) = uncovered.changed() => {
-                    let why = uncovered.borrow_and_update().clone();
-                    if let Some(why) = why {
-                        self.stop_listening(why);
+                    let in_vain = uncovered.borrow_and_update().clone();
+                    if let Some(in_vain) = in_vain {
+                        self.stop_listening(&in_vain);
                     }
                 }
                 () = shared.nudge.notified() => self.wait_for_quiet(),
@@ -317,20 +316,26 @@ impl Watching {
                 self.why_deaf = None;
                 self.wait_for_quiet();
             }
-            Err(why) => {
-                self.listen_at = Instant::now() + RETRY_AFTER;
-                self.why_deaf = Some(why);
-            }
+            // The next look tries again: nothing was watched yet that others may want.
+            Err(why) => self.why_deaf = Some(why),
         }
         self.tell(None);
         Ok(())
     }
 
-    fn stop_listening(&mut self, why: Arc<str>) {
+    fn stop_listening(&mut self, InVain { watches, why }: &InVain) {
         let now = Instant::now();
+        let of = |ears: &Ears| ptr::eq(watches.as_ptr(), Arc::as_ptr(&ears.watches));
+        if !self.ears.as_ref().is_some_and(of) {
+            return;
+        }
+        let (said, again) = match why {
+            Uncovered::Limit { .. } | Uncovered::Untold { .. } => (why.to_string(), RETRY_AFTER),
+            Uncovered::Failed { source, .. } => (format!("{why}: {source}"), self.config.every_max),
+        };
         self.ears = None;
-        self.why_deaf = Some(why);
-        self.listen_at = now + RETRY_AFTER;
+        self.why_deaf = Some(said.into());
+        self.listen_at = now + again;
         self.look_at = now + self.config.every_min;
         self.tell(None);
     }
@@ -354,13 +359,16 @@ impl Watching {
             Some(Shake::RootGone) if self.ears.is_some() => {
                 self.ears = None;
                 self.why_deaf = Some("the root was moved or deleted".into());
-                self.look_at = Instant::now();
+                // Another one may be in its place already.
+                self.listen_at = Instant::now();
+                self.look_at = self.listen_at;
             }
             Some(Shake::Deaf(why)) if self.ears.is_some() => {
                 self.ears = None;
                 self.why_deaf = Some(why);
                 self.listen_at = Instant::now() + self.config.every_min;
                 self.look_at = self.listen_at;
+                self.tell(None);
             }
             _ => {}
         }
@@ -500,7 +508,7 @@ impl Watching {
         let settle = self.config.settle_after(self.n_floods);
         let now = WatchStatus { state, pause: self.pause, settle };
         let before = self.shared.watching.send_replace(now.clone());
-        if discriminant(&before.state) == discriminant(&now.state) {
+        if before.state == now.state {
             return;
         }
         let root = self.shared.engine.root().display();

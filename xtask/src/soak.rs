@@ -73,7 +73,7 @@ const LONG: Form = Form {
     n_steps: 10_000,
     n_files: 400,
     n_clients: 3,
-    rest: Duration::ZERO,
+    rest: Duration::from_millis(30),
     n_bursts: 4,
     flood: Duration::from_secs(5),
 };
@@ -88,8 +88,8 @@ const SHORT: Form = Form {
     flood: Duration::from_secs(1),
 };
 
-/// Each such step the peer is asked, too.
-const PEER_EVERY: u64 = 20;
+/// After so many steps the peer is asked, too: in the long form more than 500 times.
+const PEER_EVERY: u64 = 19;
 
 /// The race test in the form that `flags` ask for.
 pub fn run(flags: &SoakFlags) -> Result<()> {
@@ -135,6 +135,7 @@ pub fn run(flags: &SoakFlags) -> Result<()> {
         truth,
         journal,
         peer,
+        is_peer_due: false,
         report: Report::new(n_steps),
         within: Vec::new(),
     };
@@ -182,6 +183,8 @@ struct Soak<'a> {
     truth: Truth,
     journal: Journal,
     peer: Option<Peer>,
+    /// Whether the peer is to be asked as soon as the question is one for it.
+    is_peer_due: bool,
     report: Report,
     /// What was asked in the middle of a deed, and isn't judged yet.
     within: Vec<Asked>,
@@ -242,7 +245,8 @@ impl Soak<'_> {
             self.judge(asked)?;
         }
         let told = told.with_context(|| format!("no answer to {question:?}"))?;
-        let peer = self.peer.as_ref().filter(|_| n.is_multiple_of(PEER_EVERY));
+        self.is_peer_due |= n.is_multiple_of(PEER_EVERY);
+        let peer = self.peer.as_ref().filter(|_| self.is_peer_due);
         if let Some(freshness) = &told.freshness {
             self.report.inexact(freshness);
             return Ok(());
@@ -256,6 +260,7 @@ impl Soak<'_> {
             && let Some(theirs) = peer.ask(&question, &self.ground.root)?
         {
             let ours = peer::places(&told.answer)?;
+            self.is_peer_due = false;
             self.report.n_peer += 1;
             ensure!(
                 ours == theirs,

@@ -4,6 +4,7 @@
 //! calling thread delivers them in order as they get done, and sends the next ones off: so the
 //! first matches come at once, no core waits for the slowest file of many, and what has been found
 //! and not been taken is bounded, however slow the receiver is. The pool's threads never wait.
+//! A single chunk the calling thread searches itself: to wake another takes as long as that.
 
 use astscope_repository::ScopedFile;
 use rayon::{ScopeFifo, ThreadPool};
@@ -126,6 +127,12 @@ pub fn execute<F: Found>(
 ) -> Result<Totals, QueryError> {
     let is_over = AtomicBool::new(false);
     let job = Job { files, bounds, search, is_over: &is_over };
+    let mut chunks = job.chunks();
+    if let (Some(only), None) = (chunks.next(), chunks.next()) {
+        let mut totals = Totals::default();
+        let chunk = job.search(only, job.wanted(&totals))?;
+        return job.deliver(chunk, &mut totals, deliver).map(|()| totals);
+    }
     let ended = pool.in_place_scope_fifo(|scope| {
         let ended = job.run(scope, pool.current_num_threads() * CHUNKS_AHEAD, deliver);
         // Nobody wants what is still being searched.
@@ -175,9 +182,7 @@ impl<'j, F: Found + 'j> Job<'j, F> {
             while n_sent < n_delivered + ahead
                 && let Some(range) = chunks.next()
             {
-                // One more than allowed tells whether the limit cuts anything.
-                let left = (self.bounds.limit - totals.matches).saturating_add(1);
-                let wanted = usize::try_from(left).unwrap_or(usize::MAX);
+                let wanted = self.wanted(&totals);
                 let (number, done) = (n_sent, done.clone());
                 n_sent += 1;
                 scope.spawn_fifo(move |_| {
@@ -225,6 +230,12 @@ impl<'j, F: Found + 'j> Job<'j, F> {
             start += len;
             (len > 0).then_some(range)
         })
+    }
+
+    /// Matches that are of interest still: one more than allowed tells whether the limit cuts any.
+    fn wanted(self, totals: &Totals) -> usize {
+        let left = (self.bounds.limit - totals.matches).saturating_add(1);
+        usize::try_from(left).unwrap_or(usize::MAX)
     }
 
     fn search(self, range: Range<usize>, wanted: usize) -> Result<Chunk<F>, Interrupt> {

@@ -14,8 +14,9 @@ use astscope_syntax::{ContentId, Language};
 use ignore::overrides::OverrideBuilder;
 use ignore::types::{Types, TypesBuilder};
 use ignore::{DirEntry, WalkBuilder};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::Metadata;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs::{File, Metadata};
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -95,7 +96,9 @@ pub(super) struct Truth {
     /// What was read last, so that only other bytes are hashed. Never a reason not to read.
     texts: HashMap<PathBuf, Arc<Text>>,
     /// Read since the last deed, while the tree has held still.
-    current: BTreeSet<PathBuf>,
+    current: HashSet<PathBuf>,
+    /// What is being read: nearly always what was read before.
+    buffer: Vec<u8>,
 }
 
 impl Truth {
@@ -109,7 +112,8 @@ impl Truth {
             n_copies: 0,
             findings: HashMap::new(),
             texts: HashMap::new(),
-            current: BTreeSet::new(),
+            current: HashSet::new(),
+            buffer: Vec::new(),
         })
     }
 
@@ -184,11 +188,14 @@ impl Truth {
         {
             return Ok(Arc::clone(text));
         }
-        let bytes = std::fs::read(&found.abs)
+        let bytes = &mut self.buffer;
+        bytes.clear();
+        File::open(&found.abs)
+            .and_then(|mut file| file.read_to_end(bytes))
             .with_context(|| format!("cannot read {}", found.abs.display()))?;
-        let text = match before.filter(|text| text.bytes == bytes) {
+        let text = match before.filter(|text| text.bytes == *bytes) {
             Some(text) => Arc::clone(text),
-            None => Arc::new(Text::new(found.language, bytes)),
+            None => Arc::new(Text::new(found.language, bytes.clone())),
         };
         self.texts.insert(found.abs.clone(), Arc::clone(&text));
         self.current.insert(found.abs.clone());

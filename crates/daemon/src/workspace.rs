@@ -123,7 +123,11 @@ impl Workspace {
         let engine = Synchronizer::new(stored, root.clone(), Arc::clone(&daemon.pool))
             .with_disk(Box::new(disk))
             .with_backend(Arc::new(parsing.clone()))
-            .with_committer(Arc::new(committer));
+            .with_committer(Arc::new(TellingFailures {
+                events: daemon.events.clone(),
+                root: root.clone(),
+                committer,
+            }));
         let results = QueryCache::new(CacheConfig::default());
         let config = SyncConfig {
             mailbox: REFRESHES_MAX,
@@ -189,6 +193,25 @@ fn tell_drift(events: EventBus, root: PathBuf, results: QueryCache<Records>) -> 
     })
 }
 
+/// Tells the event bus of what can't be committed. The files are read again by whoever needs them,
+/// standing queries among them, until a walk of the root has stored them.
+#[derive(Debug)]
+struct TellingFailures<C> {
+    events: EventBus,
+    root: PathBuf,
+    committer: C,
+}
+
+impl<C: Committer> Committer for TellingFailures<C> {
+    fn commit(&self, batch: Batch) -> Result<Committed, String> {
+        let n_changes = batch.changes.len();
+        self.committer.commit(batch).inspect_err(|why| {
+            let (root, why) = (self.root.clone(), why.clone());
+            self.events.publish(DaemonEvent::RolledBack { root, n_changes, why });
+        })
+    }
+}
+
 /// Commits, and tells the memory manager and the event bus what came of it.
 #[derive(Debug)]
 struct Accounting {
@@ -234,6 +257,36 @@ fn name(number: u64, root: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use astscope_repository::Change;
+    use astscope_supervision::{Strategy, SupervisorSpec};
+
+    #[derive(Debug)]
+    struct Refusing;
+
+    impl Committer for Refusing {
+        fn commit(&self, _: Batch) -> Result<Committed, String> {
+            Err("the core is gone".to_owned())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_that_is_not_committed_is_told() {
+        let events = EventBus::new();
+        let tree = SupervisorSpec::new(Strategy::OneForOne).child(events.service());
+        let tree = tree.start("root").await.unwrap();
+        let mut told = events.subscribe();
+        let root = PathBuf::from("/src/app");
+        let telling = TellingFailures { events, root, committer: Refusing };
+        let gone =
+            ["/src/app/a.rs", "/src/app/b.rs"].map(|path| Change::Remove(Path::new(path).into()));
+        assert!(telling.commit(gone.into_iter().collect()).is_err());
+        let event = told.recv().await.unwrap().0.event;
+        let told = (event.name(), event.about(), event.to_string());
+        let expected =
+            ("rolled_back", "/src/app".to_owned(), "2 changes: the core is gone".to_owned());
+        assert_eq!(told, expected);
+        tree.shutdown().await;
+    }
 
     #[test]
     fn a_root_has_a_name_that_the_tree_takes() {

@@ -265,8 +265,11 @@ impl Synchronizer {
         let UnderWatch { walked, began, shaken, uncovered } = self.walk_under_watch(&spec, stop)?;
         let admitted = reach.admit(&spec, &walked, &|_| false);
         let seen = (walked, began);
-        let scope = self.refresh_on(pool, &spec, seen, &admitted, true, stop, progress)?;
-        if uncovered.is_none() {
+        let (scope, held) = self.refresh_on(pool, &spec, seen, &admitted, true, stop, progress)?;
+        if held.is_lost() {
+            // What is stored isn't what was found: the next one tries again.
+            self.tracker().shake(Shake::Unapplied);
+        } else if uncovered.is_none() {
             self.tracker().walked(shaken);
         }
         let summary = CrawlSummary {

@@ -188,7 +188,8 @@ impl Synchronizer {
             self.vouch(spec, &walked, proof);
         }
         let seen = (walked, began);
-        self.refresh_on(&self.pool, spec, seen, &admitted, wait, stop, progress)
+        let looked = self.refresh_on(&self.pool, spec, seen, &admitted, wait, stop, progress);
+        looked.map(|(scope, _)| scope)
     }
 
     #[expect(clippy::too_many_arguments, reason = "what was seen, what is wanted, and who hears")]
@@ -201,7 +202,7 @@ impl Synchronizer {
         wait: bool,
         stop: &(dyn Fn() -> bool + Sync),
         progress: &(dyn Fn(usize, usize) + Sync),
-    ) -> Result<Scope, RefreshError> {
+    ) -> Result<(Scope, Held), RefreshError> {
         if stop() {
             return Err(RefreshError::Cancelled);
         }
@@ -213,7 +214,7 @@ impl Synchronizer {
         }
         let revision = is_indexed.then(|| self.repository.snapshot().revision());
         let outcomes = outcomes.into_iter().map(OnceLock::into_inner);
-        Ok(scope(walked.files.iter().zip(outcomes), walked.issues, revision))
+        Ok((scope(walked.files.iter().zip(outcomes), walked.issues, revision), held))
     }
 
     /// Walks the whole root and brings the repository up to date.
@@ -366,6 +367,7 @@ impl Synchronizer {
         let removals = lost.into_iter().map(|path| Change::Remove(Arc::clone(path)));
         if let Err(error) = self.committer.commit(removals.collect()) {
             // The next refresh of the root finds them gone again.
+            held.is_lost.store(true, Ordering::Relaxed);
             tracing::warn!(error, "files that are gone are still listed");
         }
     }

@@ -28,6 +28,8 @@ pub(crate) enum DaemonEvent {
     Closed { root: PathBuf },
     /// Files of a root were committed.
     Committed { root: PathBuf, revision: u64, n_files: usize },
+    /// Files of a root could not be committed; nothing of that batch is stored.
+    RolledBack { root: PathBuf, n_changes: usize, why: String },
     /// The memory of a root's workspace came to this level.
     MemoryLevel { root: PathBuf, level: String },
     /// A node of the tree was started again.
@@ -49,6 +51,7 @@ impl DaemonEvent {
             Self::Opened { .. } => "opened",
             Self::Closed { .. } => "closed",
             Self::Committed { .. } => "committed",
+            Self::RolledBack { .. } => "rolled_back",
             Self::MemoryLevel { .. } => "memory_level",
             Self::Restarted { .. } => "restarted",
             Self::Failed { .. } => "failed",
@@ -64,6 +67,7 @@ impl DaemonEvent {
             Self::Opened { root }
             | Self::Closed { root }
             | Self::Committed { root, .. }
+            | Self::RolledBack { root, .. }
             | Self::MemoryLevel { root, .. }
             | Self::Drift { root, .. } => root.to_string_lossy().into_owned(),
             Self::Restarted { path, .. }
@@ -82,6 +86,7 @@ impl fmt::Display for DaemonEvent {
             Self::Committed { revision, n_files, .. } => {
                 write!(f, "{n_files} files, revision {revision}")
             }
+            Self::RolledBack { n_changes, why, .. } => write!(f, "{n_changes} changes: {why}"),
             Self::MemoryLevel { level, .. } => f.write_str(level),
             Self::Restarted { incarnation, .. } => write!(f, "incarnation {incarnation}"),
             Self::Failed { what, .. } => f.write_str(what),

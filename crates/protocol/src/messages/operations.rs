@@ -238,8 +238,8 @@ pub struct EventRecord {
     pub number: u64,
     /// When: milliseconds since 1970, UTC.
     pub timestamp_ms: u64,
-    /// `opened`, `closed`, `committed`, `memory_level`, `restarted`, `failed`, `degraded`,
-    /// `recovered`, `drift`, …
+    /// `opened`, `closed`, `committed`, `rolled_back`, `memory_level`, `restarted`, `failed`,
+    /// `degraded`, `recovered`, `drift`, …
     pub kind: String,
     /// The root, or the path in the supervision tree, that it is about.
     pub about: String,

@@ -3,7 +3,9 @@
 
 use super::*;
 use crate::LanguageGlobs;
+use crate::commit::{Committer, Direct};
 use crate::unprivileged::set_mode;
+use astscope_repository::{Batch, Committed};
 use astscope_syntax::SkipReason;
 use std::io::{Seek, Write};
 
@@ -181,4 +183,56 @@ fn whoever_listens_anew_has_cookies_of_its_own() {
     world.check_proven(&[], "after it is gone");
     let left = fs::read_dir(world.above.path().join("cookies")).unwrap();
     assert_eq!(left.count(), 1);
+}
+
+/// Commits nothing while it is told so.
+#[derive(Debug)]
+struct Refusing {
+    committer: Direct,
+    is_refusing: Arc<AtomicBool>,
+}
+
+impl Committer for Refusing {
+    fn commit(&self, batch: Batch) -> Result<Committed, String> {
+        if self.is_refusing.load(Ordering::Relaxed) {
+            return Err("it is refused".to_owned());
+        }
+        self.committer.commit(batch)
+    }
+}
+
+#[test]
+fn a_batch_that_cannot_be_stored_is_not_stored_in_part_and_answers_stay_right() {
+    let is_refusing = Arc::new(AtomicBool::new(false));
+    let refusing = Arc::clone(&is_refusing);
+    let world = World::with(|engine| {
+        let committer = Direct(Arc::clone(&engine.repository));
+        engine.with_committer(Arc::new(Refusing { committer, is_refusing: refusing }))
+    });
+    world.check_all("at first");
+    let before = world.engine.repository().snapshot().revision();
+    is_refusing.store(true, Ordering::Relaxed);
+    for n in 2..5 {
+        world.write("a.json", &format!("{n}\n"));
+        world.write(&format!("src/{n}.json"), "1\n");
+        drop(fs::remove_file(world.root.join("src/b.json")));
+        for when in ["not stored", "not stored, again"] {
+            world.check_all(when);
+            assert_eq!(world.engine.tracker().unsteady(), Some(Shake::Unapplied), "{when}");
+        }
+        // As the updater does.
+        world.reconcile();
+        for when in ["not stored by a walk", "not stored by a walk, again"] {
+            world.check_all(when);
+        }
+        assert_eq!(world.engine.tracker().unsteady(), Some(Shake::Unapplied));
+        assert_eq!(world.engine.repository().snapshot().revision(), before, "nothing of it");
+    }
+    is_refusing.store(false, Ordering::Relaxed);
+    assert!(world.reconcile().uncovered.is_none());
+    assert_eq!(world.engine.tracker().unsteady(), None);
+    world.check_proven(&[], "stored after all");
+    let snapshot = world.engine.repository().snapshot();
+    assert_eq!(snapshot.totals().files, 6);
+    assert!(!snapshot.knows(&world.root.join("src/b.json")));
 }

@@ -125,3 +125,40 @@ fn a_directory_that_may_be_read_again_is_heard_of() {
         bench.until(|| has_it(&bench.repository.snapshot())).await;
     });
 }
+
+/// The updater tries again by itself, less and less often.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_could_not_be_stored_is_stored_once_it_can() {
+    #[derive(Debug)]
+    struct Refusing(Arc<Repository>, Arc<AtomicBool>, Arc<AtomicU64>);
+
+    impl crate::Committer for Refusing {
+        fn commit(
+            &self,
+            batch: astscope_repository::Batch,
+        ) -> Result<astscope_repository::Committed, String> {
+            if self.1.load(Ordering::Relaxed) {
+                self.2.fetch_add(1, Ordering::Relaxed);
+                return Err("it is refused".to_owned());
+            }
+            Ok(crate::commit::apply(&self.0, batch))
+        }
+    }
+
+    let (is_refusing, n_refused) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (refusing, refused) = (Arc::clone(&is_refusing), Arc::clone(&n_refused));
+    let adjust = |engine: Synchronizer| {
+        let repository = Arc::clone(&engine.repository);
+        engine.with_committer(Arc::new(Refusing(repository, refusing, refused)))
+    };
+    let bench = Bench::hearing("//- /a.json\n1\n", ALERT, adjust, kernels).await;
+    bench.until_steady().await;
+    is_refusing.store(true, Ordering::Relaxed);
+    bench.fixture.write("b.json", "2\n");
+    bench.until(|| n_refused.load(Ordering::Relaxed) >= 3).await;
+    assert_eq!(bench.files(), 1);
+    assert_eq!(bench.see().await.unwrap(), ["1\n", "2\n"], "who asks looks");
+    is_refusing.store(false, Ordering::Relaxed);
+    bench.until(|| bench.files() == 2).await;
+    bench.until_steady().await;
+}

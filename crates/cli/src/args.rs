@@ -463,6 +463,8 @@ at each SIGHUP; options and ASTSCOPE_LOG win over it. All that it may hold, with
   [watch]               # pauses between two looks at a root, from 100ms to 1h
   every_min = \"2s\"
   every_max = \"1m\"
+  settle = \"50ms\"       # changes that nobody asks about are applied after so long without another
+  settle_max = \"500ms\"   # and after so long in any case
 A file with a mistake changes nothing: the log, `astscope config` and `astscope status` say where it \
 is.
 

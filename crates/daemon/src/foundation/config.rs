@@ -113,7 +113,7 @@ impl<T> Setting<T> {
     }
 }
 
-/// The shortest and the longest pause between two looks at a disk.
+/// How a disk is watched: the shortest and the longest time for something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WatchBounds<T> {
     pub(crate) min: T,
@@ -126,6 +126,8 @@ pub(crate) struct Settings {
     pub(crate) log: Setting<String>,
     pub(crate) idle_timeout: Setting<IdleExit>,
     pub(crate) watch: WatchBounds<Setting<Duration>>,
+    /// How long it has to be quiet before changes are applied, and how long they wait at most.
+    pub(crate) settle: WatchBounds<Setting<Duration>>,
     /// Whether what is stored is checked in the background.
     pub(crate) scrub: Setting<bool>,
     /// Why the file as it was last read isn't used. What it said before holds.
@@ -230,16 +232,20 @@ impl Config {
         let Shared { source, settings, watching, scrubbing, .. } = &*self.0;
         let now = merge(source, in_file);
         let before = settings.send_replace(now.clone());
-        let Settings { log, watch, scrub, .. } = &now;
+        let Settings { log, watch, settle, scrub, .. } = &now;
         // What is given at the start is set already, and doesn't change.
         if before.log != *log {
             (source.log.set)((log.source == Source::File).then_some(&log.value));
         }
         watching.send_if_modified(|watching| {
-            let bounds = (watch.min.value, watch.max.value);
-            let differs = (watching.every_min, watching.every_max) != bounds;
-            (watching.every_min, watching.every_max) = bounds;
-            differs
+            let now = WatchConfig {
+                every_min: watch.min.value,
+                every_max: watch.max.value,
+                settle: settle.min.value,
+                settle_max: settle.max.value,
+                ..*watching
+            };
+            std::mem::replace(watching, now) != now
         });
         scrubbing.send_if_modified(|scrubbing| {
             std::mem::replace(&mut scrubbing.is_on, scrub.value) != scrub.value
@@ -250,6 +256,8 @@ impl Config {
                 idle_timeout = %now.idle_timeout.value,
                 watch.every_min = in_words(watch.min.value),
                 watch.every_max = in_words(watch.max.value),
+                watch.settle = in_words(settle.min.value),
+                watch.settle_max = in_words(settle.max.value),
                 scrub = scrub.value,
                 "settings changed",
             );
@@ -264,7 +272,7 @@ impl Config {
 }
 
 fn merge(source: &SettingsSource, in_file: FromFile) -> Settings {
-    let FromFile { log, idle_timeout, watch, scrub } = in_file;
+    let FromFile { log, idle_timeout, watch, settle, scrub } = in_file;
     let default = WatchConfig::default();
     Settings {
         log: Setting::of(source.log.given.clone(), log, source.log.default.clone()),
@@ -272,6 +280,10 @@ fn merge(source: &SettingsSource, in_file: FromFile) -> Settings {
         watch: WatchBounds {
             min: Setting::of(None, watch.min, default.every_min),
             max: Setting::of(None, watch.max, default.every_max),
+        },
+        settle: WatchBounds {
+            min: Setting::of(None, settle.min, default.settle),
+            max: Setting::of(None, settle.max, default.settle_max),
         },
         scrub: Setting::of(None, scrub, ScrubConfig::default().is_on),
         problem: None,
@@ -352,6 +364,13 @@ pub(crate) mod tests {
         config.reread();
         assert!(watching.has_changed().unwrap());
         assert_eq!(watching.borrow_and_update().every_max, Duration::from_secs(9));
+        let settle = "watch = { every_max = '9s', settle = '9ms', settle_max = '90ms' }";
+        std::fs::write(&path, format!("log = 'debug'\nscrub = false\n{settle}\n")).unwrap();
+        config.reread();
+        assert!(watching.has_changed().unwrap());
+        let millis = Duration::from_millis;
+        let WatchConfig { every_max, settle, settle_max, .. } = *watching.borrow_and_update();
+        assert_eq!((every_max, settle, settle_max), (millis(9000), millis(9), millis(90)));
         assert!(scrubbing.has_changed().unwrap() && !scrubbing.borrow_and_update().is_on);
         let good = config.now();
 

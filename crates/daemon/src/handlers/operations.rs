@@ -102,7 +102,7 @@ pub(crate) async fn health(daemon: &Daemon) -> HealthResult {
 
 /// What may change while the daemon runs.
 pub(crate) fn config(daemon: &Daemon) -> ConfigResult {
-    let Settings { log, idle_timeout, watch, scrub, problem } = daemon.config.now();
+    let Settings { log, idle_timeout, watch, settle, scrub, problem } = daemon.config.now();
     let record = |name: &str, source, value| SettingRecord {
         name: name.to_owned(),
         value,
@@ -118,6 +118,8 @@ pub(crate) fn config(daemon: &Daemon) -> ConfigResult {
             record("idle_timeout", idle_timeout.source, idle_timeout.value.to_string()),
             record("watch.every_min", watch.min.source, in_words(watch.min.value)),
             record("watch.every_max", watch.max.source, in_words(watch.max.value)),
+            record("watch.settle", settle.min.source, in_words(settle.min.value)),
+            record("watch.settle_max", settle.max.source, in_words(settle.max.value)),
             record("scrub", scrub.source, scrub.value.to_string()),
         ],
         file: daemon.config.file().map(|file| file.to_string_lossy().into_owned()),

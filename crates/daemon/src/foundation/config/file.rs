@@ -15,12 +15,18 @@ const WATCH_EVERY_MIN: Duration = Duration::from_millis(100);
 /// More rarely than this nobody is served by a watcher.
 const WATCH_EVERY_MAX: Duration = Duration::from_hours(1);
 
+/// A file that is being written is read once for each of its parts, if one doesn't wait at all.
+const SETTLE_MIN: Duration = Duration::from_millis(1);
+/// So late nobody finds parsed what he has just changed.
+const SETTLE_MAX: Duration = Duration::from_mins(1);
+
 /// What a file says; `None` where it says nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FromFile {
     pub(crate) log: Option<String>,
     pub(crate) idle_timeout: Option<IdleExit>,
     pub(crate) watch: WatchBounds<Option<Duration>>,
+    pub(crate) settle: WatchBounds<Option<Duration>>,
     pub(crate) scrub: Option<bool>,
 }
 
@@ -56,6 +62,8 @@ struct File {
 struct Watch {
     every_min: Option<Spanned<String>>,
     every_max: Option<Spanned<String>>,
+    settle: Option<Spanned<String>>,
+    settle_max: Option<Spanned<String>>,
 }
 
 /// Reads the text of a file; `check_log` says what is wrong with a log filter.
@@ -72,13 +80,17 @@ pub(crate) fn parse(
         line: Some(line_of(value.span().start)),
         message: format!("`{name}` is {:?}: {why}", value.get_ref()),
     };
-    let pause = |value: &Option<Spanned<String>>, name| -> Result<Option<Duration>, Problem> {
+    let span = |value: &Option<Spanned<String>>,
+                name: &str,
+                [min, max]: [Duration; 2]|
+     -> Result<Option<Duration>, Problem> {
         let Some(value) = value else { return Ok(None) };
-        let pause = duration(value.get_ref()).map_err(|why| wrong(value, name, why))?;
-        if pause < WATCH_EVERY_MIN || pause > WATCH_EVERY_MAX {
-            return Err(wrong(value, name, "expected 100ms to 1h".to_owned()));
+        let span = duration(value.get_ref()).map_err(|why| wrong(value, name, why))?;
+        if span < min || span > max {
+            let expected = format!("expected {} to {}", in_words(min), in_words(max));
+            return Err(wrong(value, name, expected));
         }
-        Ok(Some(pause))
+        Ok(Some(span))
     };
     if let Some(log) = &file.log {
         check_log(log.get_ref()).map_err(|why| wrong(log, "log", why))?;
@@ -91,27 +103,42 @@ pub(crate) fn parse(
             Some(IdleExit::After(limit.map_err(|why| wrong(value, "idle_timeout", why))?))
         }
     };
-    let Watch { every_min, every_max } = &file.watch;
-    let watch = WatchBounds {
-        min: pause(every_min, "watch.every_min")?,
-        max: pause(every_max, "watch.every_max")?,
+    // The defaults don't contradict each other, so one of the two is in the file.
+    let bounds = |[low, high]: [(&Option<Spanned<String>>, &str); 2],
+                  within: [Duration; 2],
+                  defaults: [Duration; 2]|
+     -> Result<WatchBounds<Option<Duration>>, Problem> {
+        let (min, max) = (span(low.0, low.1, within)?, span(high.0, high.1, within)?);
+        let bounds = WatchBounds { min, max };
+        let (least, most) = (bounds.min.unwrap_or(defaults[0]), bounds.max.unwrap_or(defaults[1]));
+        match high.0.as_ref().or(low.0.as_ref()).filter(|_| least > most) {
+            None => Ok(bounds),
+            Some(at) => Err(Problem {
+                line: Some(line_of(at.span().start)),
+                message: format!(
+                    "`{}` is {}, more than `{}`, which is {}",
+                    low.1,
+                    in_words(least),
+                    high.1,
+                    in_words(most)
+                ),
+            }),
+        }
     };
+    let Watch { every_min, every_max, settle, settle_max } = &file.watch;
     let default = WatchConfig::default();
-    let (min, max) =
-        (watch.min.unwrap_or(default.every_min), watch.max.unwrap_or(default.every_max));
-    // One of them is in the file: the defaults don't contradict each other.
-    if let Some(at) = every_max.as_ref().or(every_min.as_ref()).filter(|_| min > max) {
-        return Err(Problem {
-            line: Some(line_of(at.span().start)),
-            message: format!(
-                "`watch.every_min` is {}, more than `watch.every_max`, which is {}",
-                in_words(min),
-                in_words(max)
-            ),
-        });
-    }
+    let watch = bounds(
+        [(every_min, "watch.every_min"), (every_max, "watch.every_max")],
+        [WATCH_EVERY_MIN, WATCH_EVERY_MAX],
+        [default.every_min, default.every_max],
+    )?;
+    let settle = bounds(
+        [(settle, "watch.settle"), (settle_max, "watch.settle_max")],
+        [SETTLE_MIN, SETTLE_MAX],
+        [default.settle, default.settle_max],
+    )?;
     let (log, scrub) = (file.log.map(Spanned::into_inner), file.scrub);
-    Ok(FromFile { log, idle_timeout, watch, scrub })
+    Ok(FromFile { log, idle_timeout, watch, settle, scrub })
 }
 
 /// Units, the largest first, in milliseconds. The command line takes the same.
@@ -151,13 +178,17 @@ mod tests {
     fn a_file_says_as_much_as_it_likes() {
         assert_eq!(read(""), Ok(FromFile::default()));
         let all = "log = 'debug'\nidle_timeout = \"never\"\nscrub = false\n\
-                   [watch]\nevery_min = '500ms'\nevery_max = '2min'\n";
+                   [watch]\nevery_min = '500ms'\nevery_max = '2min'\nsettle = '20ms'\nsettle_max = '1s'\n";
         let expected = FromFile {
             log: Some("debug".to_owned()),
             idle_timeout: Some(IdleExit::Never),
             watch: WatchBounds {
                 min: Some(Duration::from_millis(500)),
                 max: Some(Duration::from_mins(2)),
+            },
+            settle: WatchBounds {
+                min: Some(Duration::from_millis(20)),
+                max: Some(Duration::from_secs(1)),
             },
             scrub: Some(false),
         };
@@ -182,6 +213,15 @@ mod tests {
             ("[watch]\nevery_min = '9s'\nevery_max = '8s'\n", "line 3: ", "is 9s, more than"),
             ("[watch]\nevery_max = '1s'\n", "line 2: ", "which is 1s"),
             ("[watch]\nevery_min = '2m'\n", "line 2: ", "which is 1m"),
+            ("[watch]\nsettle = '0ms'\n", "line 2: `watch.settle` is ", "expected 1ms to 1m"),
+            ("[watch]\nsettle_max = '2m'\n", "line 2: `watch.settle_max` is ", "1ms to 1m"),
+            (
+                "[watch]\nsettle = '1s'\n",
+                "line 2: ",
+                "more than `watch.settle_max`, which is 500ms",
+            ),
+            ("[watch]\nsettle_max = '10ms'\n", "line 2: `watch.settle` is 50ms", "which is 10ms"),
+            ("[watch]\nsettle = 'soon'\n", "line 2: `watch.settle` is \"soon\": ", "a unit"),
         ] {
             let problem = read(text).unwrap_err();
             assert!(problem.starts_with(line) && problem.contains(word), "{text:?}: {problem}");

@@ -66,9 +66,14 @@ pub(crate) struct GlobalArgs {
     /// Path of the project's configuration; without it the nearest sgconfig.yml above is used.
     #[arg(short, long, global = true, value_name = "CONFIG_FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Answer at once from what is parsed already, and say which share of the files that is.
-    #[arg(long, global = true)]
+    /// Answer at once from what is parsed already, and say in what that is behind.
+    #[arg(long, global = true, conflicts_with = "wait")]
     pub(crate) no_wait: bool,
+    /// Wait at most this time, such as 200ms or 5s, for changed files to be parsed (at most 1h);
+    /// then answer from what there is, and say in what that is behind. Without it a minute, and as
+    /// long as it takes for a directory that is new.
+    #[arg(long, global = true, value_name = "DURATION", value_parser = wait)]
+    pub(crate) wait: Option<Duration>,
     /// Search every file anew and remember nothing: for measurements, the answer is the same.
     #[arg(long, global = true)]
     pub(crate) no_cache: bool,
@@ -558,7 +563,7 @@ fn insert_default_command(arguments: &mut Vec<OsString>) {
     // Options of all commands may stand before the command.
     while let Some(argument) = rest.peek() {
         let takes_value = match argument.as_ref() {
-            "-c" | "--config" | "--deadline" | "--color" => true,
+            "-c" | "--config" | "--deadline" | "--wait" | "--color" => true,
             "--no-wait" | "--no-cache" => false,
             other if is_global_with_value(other) => false,
             _ => break,
@@ -577,7 +582,7 @@ fn insert_default_command(arguments: &mut Vec<OsString>) {
 }
 
 fn is_global_with_value(argument: &str) -> bool {
-    let long = ["--config=", "--deadline=", "--color="];
+    let long = ["--config=", "--deadline=", "--wait=", "--color="];
     long.iter().any(|option| argument.starts_with(option))
         || (argument.starts_with("-c") && argument.len() > 2)
 }
@@ -595,6 +600,15 @@ fn deadline(text: &str) -> Result<Duration, String> {
     let max = Duration::from_millis(astscope_protocol::limits::DEADLINE_MS_MAX);
     if duration.is_zero() || duration > max {
         return Err("a deadline is more than nothing and at most 1h".to_owned());
+    }
+    Ok(duration)
+}
+
+/// How long files are waited for.
+fn wait(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if duration > Duration::from_millis(astscope_protocol::limits::DEADLINE_MS_MAX) {
+        return Err("files are waited for at most 1h".to_owned());
     }
     Ok(duration)
 }

@@ -136,7 +136,7 @@ impl Failure {
             ErrorCode::TooManyMatches => of("The query has too many matches to be watched."),
             ErrorCode::Cancelled => of("Cancelled."),
             ErrorCode::DeadlineExceeded => of("The deadline passed before the answer was complete.")
-                .help("Give it more time with --deadline, or ask for what is parsed already with --no-wait."),
+                .help("Give it more time with --deadline or --wait, or ask for what is parsed already with --no-wait."),
             ErrorCode::Overloaded => of("The daemon has too many requests.").help("Try again."),
             ErrorCode::ShuttingDown => of("The daemon is leaving.").help("Try again."),
             ErrorCode::Restarting => {

@@ -3,7 +3,7 @@
 
 use crate::console::Console;
 use crate::output::style::Style;
-use astscope_protocol::messages::{SkippedFile, Summary};
+use astscope_protocol::messages::{Freshness, SkippedFile, Summary};
 use std::collections::BTreeMap;
 
 /// Skipped files that are named one by one; more are counted.
@@ -32,11 +32,30 @@ pub(crate) fn print(summary: &Summary, console: &mut Console<'_>) {
         );
         say(console, "33", "Partial:", &text);
     }
+    if let Some(text) = summary.freshness.as_ref().and_then(lagging) {
+        say(console, "33", "Lagging:", &text);
+    }
 }
 
 fn say(console: &mut Console<'_>, code: &'static str, label: &str, text: &str) {
     let style = if console.color_err() { Style(code) } else { Style::PLAIN };
     console.note(&format!("{} {text}", style.paint(label)));
+}
+
+/// One sentence on the files that were searched as they were. Those that weren't searched at all are
+/// another matter.
+fn lagging(freshness: &Freshness) -> Option<String> {
+    let Freshness { files, ms, paths, names_unknown, .. } = freshness;
+    let named = match *files {
+        0 => None,
+        n if n <= NAMED_MAX as u64 => Some(paths.join(", ")),
+        n => Some(format!("{n} files")),
+    };
+    let seconds = format!("{}.{} s", ms / 1000, ms % 1000 / 100);
+    let older = named.map(|named| format!("{named} may have changed {seconds} ago or later"));
+    let names = names_unknown.then(|| "which files there are wasn't looked at".to_owned());
+    let text = older.into_iter().chain(names).collect::<Vec<_>>().join("; ");
+    (!text.is_empty()).then_some(text)
 }
 
 /// One sentence on the files that were left out. Empty files are left out of it: they contain
@@ -87,6 +106,21 @@ mod tests {
             skipped(&files).unwrap(),
             "4 files (3 not_utf8, 1 too_large); `astscope status --skipped` lists them"
         );
+    }
+
+    #[test]
+    fn what_may_be_old_is_named_with_its_age_or_counted() {
+        let say = |files, names: &[&str], names_unknown| {
+            let paths = names.iter().map(|&name| name.to_owned()).collect();
+            let state = "lagging".to_owned();
+            lagging(&Freshness { state, files, ms: 1260, paths, names_unknown })
+        };
+        assert_eq!(say(0, &[], false), None, "only files that weren't parsed yet");
+        let named = say(2, &["a.py", "b.py"], false).unwrap();
+        assert_eq!(named, "a.py, b.py may have changed 1.2 s ago or later");
+        let counted = say(9, &["a.py"], true).unwrap();
+        assert!(counted.starts_with("9 files may have changed"), "{counted}");
+        assert!(counted.ends_with("; which files there are wasn't looked at"), "{counted}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use astscope_protocol::messages::{
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::Duration;
 
 /// A path of ours as text, which is all that the protocol can carry.
 pub(crate) fn utf8(path: &Path) -> Result<String, Failure> {
@@ -72,10 +73,10 @@ fn ignore_kind(kind: IgnoreArg) -> IgnoreKind {
 
 /// How an answer is wanted.
 pub(crate) fn delivery(global: &GlobalArgs) -> Delivery {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     Delivery {
-        deadline_ms: global
-            .deadline
-            .map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
+        deadline_ms: global.deadline.map(ms),
+        wait_ms: global.wait.map(ms),
         no_wait: global.no_wait,
         no_cache: global.no_cache,
         ..Delivery::default()

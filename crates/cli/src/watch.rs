@@ -35,9 +35,9 @@ pub(crate) fn watch(
         return Err(Failure::new(Exit::Usage, "`watch` can't watch standard input.")
             .help("Give it files and directories."));
     }
-    if global.no_wait {
+    if global.no_wait || global.wait.is_some() {
         return Err(Failure::new(Exit::Usage, "`watch` always waits until the files are parsed.")
-            .help("Leave out --no-wait."));
+            .help("Leave out --no-wait and --wait."));
     }
     let project = Project::discover(global.config.as_deref(), &console.cwd)?;
     let selection = selection(&args.input, project.as_ref(), console)?;

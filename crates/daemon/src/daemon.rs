@@ -71,8 +71,9 @@ pub(crate) struct Daemon {
     pub(crate) one_shot: ExecutorHandle,
     /// What they found.
     pub(crate) one_shot_results: QueryCache<Records>,
-    /// Prunes, matches, and parses what a query waits for. Crawls have a pool of their own, so that
-    /// no query waits behind one.
+    /// Prunes and matches. What is read and parsed for a query has threads of its workspace's, so that
+    /// a disk that hangs stops nothing but itself, and crawls have their own, so that no query waits
+    /// behind one.
     pub(crate) pool: Arc<ThreadPool>,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) started: Instant,

@@ -83,6 +83,10 @@ pub(crate) fn sync(error: &SyncError, context: &RequestContext) -> RpcError {
     match error {
         SyncError::Refresh(error) => refresh(error, context),
         SyncError::Ended(Exit::Panicked(_)) => panicked(),
+        SyncError::Late => {
+            let help = "Wait longer for the files: `waitMs`, `--wait`.".to_owned();
+            with(ErrorCode::DeadlineExceeded, error.to_string(), Some(help), Vec::new(), None)
+        }
         // Nobody gave the part up but whoever gave up the request.
         SyncError::Ended(_) if context.interrupt().is_some() => {
             refresh(&RefreshError::Cancelled, context)

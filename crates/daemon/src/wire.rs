@@ -1,12 +1,18 @@
 //! Conversions between domain types and wire types, all of them, by hand.
 
+use crate::errors;
 use astscope_pattern_matcher as matcher;
 use astscope_pattern_matcher::{CompactDoc, Fix, Match, RuleMatch, Severity, display};
+use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages as wire;
+use astscope_protocol::{DEADLINE_MS_MAX, LAGGING_PATHS_MAX};
+use astscope_repository::Lag;
 use astscope_synchronization::IgnoreSource;
+use astscope_synchronization::service::Wait;
 use astscope_syntax::{LineIndex, TextRange};
 use serde::{Serialize, Serializer};
 use std::sync::Arc;
+use std::time::Duration;
 
 type Lines = LineIndex<Arc<str>>;
 
@@ -247,6 +253,32 @@ pub(crate) fn revision(revision: astscope_repository::Revision) -> wire::Revisio
 /// A revision as a client knows it.
 pub(crate) fn revision_of(revision: wire::Revision) -> astscope_repository::Revision {
     astscope_repository::Revision { epoch: revision.epoch, number: revision.number }
+}
+
+/// How long a query wants files to be waited for, if it says so.
+pub(crate) fn wait(delivery: &wire::Delivery) -> Result<Option<Wait>, RpcError> {
+    match (delivery.no_wait, delivery.wait_ms) {
+        (true, Some(ms)) if ms > 0 => {
+            Err(errors::params(format!("`noWait` doesn't go with a `waitMs` of {ms}")))
+        }
+        (_, Some(ms)) if ms > DEADLINE_MS_MAX => {
+            let message = format!("a wait of {ms} ms is over the limit of {DEADLINE_MS_MAX} ms");
+            Err(errors::params(message))
+        }
+        (true, _) => Ok(Some(Wait::Within(Duration::ZERO))),
+        (false, ms) => Ok(ms.map(|ms| Wait::Within(Duration::from_millis(ms)))),
+    }
+}
+
+/// In what the files of a query are behind the disk.
+pub(crate) fn freshness(lag: &Lag) -> wire::Freshness {
+    wire::Freshness {
+        state: "lagging".to_owned(),
+        files: lag.files.len() as u64,
+        ms: u64::try_from(lag.behind.as_millis()).unwrap_or(u64::MAX),
+        paths: lag.files.iter().take(LAGGING_PATHS_MAX).map(ToString::to_string).collect(),
+        names_unknown: lag.are_names_unknown,
+    }
 }
 
 /// A file without a tree.

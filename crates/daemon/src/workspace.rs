@@ -120,7 +120,9 @@ impl Workspace {
             trees: accounts.open("trees", Class::Tree),
             indexes: accounts.open("indexes", Class::Index),
         };
-        let engine = Synchronizer::new(stored, root.clone(), Arc::clone(&daemon.pool))
+        // Not those that match: a disk that hangs keeps them.
+        let readers = cpu::pool("read").map_err(|error| error.to_string())?;
+        let engine = Synchronizer::new(stored, root.clone(), Arc::new(readers))
             .with_disk(Box::new(disk))
             .with_backend(Arc::new(parsing.clone()))
             .with_committer(Arc::new(TellingFailures {

@@ -6,17 +6,20 @@ use crate::readiness::NEEDS_WITHIN;
 use crate::request::RequestContext;
 use crate::workspace::Workspace;
 use crate::{errors, tree, wire};
+use astscope_protocol::WAIT_MS_DEFAULT;
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::Selection;
 use astscope_repository::{Revision, Scope};
 use astscope_supervision::DynamicSupervisor;
+use astscope_synchronization::service::{SyncError, Wait};
 use astscope_synchronization::{
-    LanguageGlobs, RootDecision, RootError, Synchronizer, WalkSpec, roots,
+    LanguageGlobs, RefreshError, RootDecision, RootError, Synchronizer, WalkSpec, roots,
 };
 use astscope_syntax::Language;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// All watched roots; none lies inside another.
 #[derive(Debug)]
@@ -163,14 +166,15 @@ impl Workspaces {
         Ok(None)
     }
 
-    /// The files that `selection` means, brought up to date.
+    /// The files that `selection` means, brought up to date, as far as that is waited for. What lies
+    /// outside every root is always waited for: nothing of it is stored.
     pub(crate) fn scope(
         &self,
         daemon: &Arc<Daemon>,
         context: &RequestContext,
         selection: &Selection,
         languages: Option<Vec<Language>>,
-        no_wait: bool,
+        wait: Option<Wait>,
     ) -> Result<Scope, RpcError> {
         let spec = walk_spec(selection, languages)?;
         let mut parts = Vec::new();
@@ -181,8 +185,14 @@ impl Workspaces {
             let progress = context.progress("indexing");
             let part = if let Some(workspace) = workspace {
                 let (stop, progress) = (Arc::new(stop), Arc::new(progress));
-                let refresh = workspace.sync.refresh(spec, !no_wait, stop, progress);
-                let part = daemon.runtime.block_on(refresh);
+                // A new root is waited for however long that takes.
+                let wait = match wait {
+                    None if workspace.sync.is_indexing() => Wait::Done,
+                    None => Wait::Within(Duration::from_millis(WAIT_MS_DEFAULT)),
+                    Some(wait) => wait,
+                };
+                let refresh = workspace.sync.refresh(spec, wait, stop, progress);
+                let part = daemon.runtime.block_on(in_time(context, refresh));
                 part.map_err(|error| errors::sync(&error, context))?
             } else {
                 let once = Synchronizer::one_shot(Arc::clone(&daemon.pool))
@@ -247,6 +257,16 @@ fn typed(spec: &WalkSpec) -> Vec<String> {
     if spec.paths.is_empty() { vec![".".to_owned()] } else { spec.paths.clone() }
 }
 
+/// What comes of a refresh before its request's deadline: the disk may be what doesn't answer.
+async fn in_time(
+    context: &RequestContext,
+    refresh: impl Future<Output = Result<Scope, SyncError>>,
+) -> Result<Scope, SyncError> {
+    let Some(deadline) = context.deadline else { return refresh.await };
+    let refreshed = tokio::time::timeout_at(deadline.into(), refresh).await;
+    refreshed.unwrap_or(Err(SyncError::Refresh(RefreshError::Cancelled)))
+}
+
 /// One scope of several: files in the order of display, the revision of the only repository.
 fn merge(parts: Vec<Scope>) -> Scope {
     let mut merged = Scope::default();
@@ -259,10 +279,19 @@ fn merge(parts: Vec<Scope>) -> Scope {
         merged.files.extend(part.files);
         merged.pending += part.pending;
         merged.skipped.extend(part.skipped);
+        if let Some(lag) = part.lag {
+            let all = merged.lag.get_or_insert_default();
+            all.files.extend(lag.files);
+            all.behind = all.behind.max(lag.behind);
+            all.are_names_unknown |= lag.are_names_unknown;
+        }
     }
     if several {
         merged.files.sort_by(|a, b| a.display.cmp(&b.display));
         merged.skipped.sort();
+        if let Some(lag) = &mut merged.lag {
+            lag.files.sort();
+        }
     }
     merged
 }

@@ -31,6 +31,13 @@ pub const SUBSCRIPTION_BYTES_MAX: u64 = 64 << 20;
 /// Longest deadline that a request may ask for.
 pub const DEADLINE_MS_MAX: u64 = 60 * 60 * 1000;
 
+/// How long a query waits for files to be read and parsed unless it says so: far longer than any
+/// change takes, so that it ends only what hangs.
+pub const WAIT_MS_DEFAULT: u64 = 60 * 1000;
+
+/// Files that an answer names in which it is behind the disk: what a person would read.
+pub const LAGGING_PATHS_MAX: usize = 20;
+
 /// Longest socket path: the kernel's `sun_path` has 108 bytes, one of them the closing NUL.
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 

@@ -5,6 +5,7 @@
 //! describes the same to somebody who writes a client in another language.
 
 mod changes;
+mod freshness;
 mod matches;
 mod operations;
 mod points;
@@ -14,6 +15,7 @@ mod standing;
 mod sync;
 
 pub use changes::{ChangesParams, ChangesResult};
+pub use freshness::Freshness;
 pub use matches::Matches;
 pub use operations::{
     BreakerState, BreakerStatus, ConfigParams, ConfigResult, EventRecord, EventsParams,
@@ -211,7 +213,12 @@ pub struct Delivery {
     /// Give up after this many milliseconds, with the error `deadline_exceeded`; at most one hour.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
-    /// Answer at once from what is parsed already; the summary's coverage says which share that is.
+    /// Wait at most this many milliseconds for files to be read and parsed, at most one hour; then
+    /// answer from what is there, and say in what that is behind. With 0 nothing is read. Not given, it
+    /// is [`WAIT_MS_DEFAULT`](crate::WAIT_MS_DEFAULT), from when the root was indexed first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+    /// The same as 0 milliseconds of waiting.
     pub no_wait: bool,
     /// Send only file names: items come without matches.
     pub files_only: bool,
@@ -620,8 +627,11 @@ pub struct Summary {
     pub files_remembered: u64,
     /// Files selected.
     pub files_selected: u64,
-    /// Selected files that are not parsed yet; not 0 only with `noWait`.
+    /// Selected files that are not parsed yet; not 0 only if they weren't waited for.
     pub files_pending: u64,
+    /// In what the answer is behind the disk, or may be; absent if it is exact.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub freshness: Option<Freshness>,
     /// Files of the selection that were skipped, with the reason.
     pub skipped: Vec<SkippedFile>,
     /// Whether the limit cut the answer.
@@ -643,6 +653,9 @@ pub struct Explanation {
     /// The revision that was searched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<Revision>,
+    /// In what the files are behind the disk, or may be; absent if they aren't.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub freshness: Option<Freshness>,
     /// Requirements by language: what a file must contain to be a candidate, one line each.
     pub requirements: BTreeMap<String, Vec<String>>,
     /// Candidates left after each step, in order.

@@ -10,6 +10,7 @@ const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
 const MESSAGES: &str = concat!(
     include_str!("../src/messages.rs"),
     include_str!("../src/messages/changes.rs"),
+    include_str!("../src/messages/freshness.rs"),
     include_str!("../src/messages/operations.rs"),
     include_str!("../src/messages/points.rs"),
     include_str!("../src/messages/record.rs"),

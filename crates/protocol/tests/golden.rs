@@ -7,16 +7,17 @@ use astscope_protocol::messages::{
     BreakerState, BreakerStatus, ByteRange, Cancel, ChangesParams, ChangesResult, ConfigParams,
     ConfigResult, Context, Delivery, Difference, DriftCounts, DriftRecord, Ended, ErrorCode,
     ErrorData, EventRecord, EventsParams, EventsResult, Explanation, FaultKind, FaultParams,
-    FaultPoint, Fix, HealthDetail, HealthParams, HealthResult, HealthStatus, HealthVerdict,
-    HelloParams, HelloResult, IgnoreKind, Item, KillParams, MatchRecord, MatcherSpec, Matches,
-    MemoryStatus, OpenOutcome, OpenParams, PROTOCOL, ParseParams, ParseResult, ParsersStatus, Peer,
-    PlanStep, PointRecord, PointsLevel, PointsParams, PointsResult, Position, Progress,
-    QuarantinedFile, Range, RememberedStatus, RequestCounts, Resync, ResyncReason, Revision,
-    RuleSource, RunParams, ScanParams, ScrubCycle, ScrubStatus, Selection, ServiceHealth,
-    SessionStatus, SettingRecord, SettingSource, SettingsError, Settled, SeverityOverrides,
-    SkippedFile, StatusParams, StatusResult, StopParams, SubscribeParams, SubscribeResult, Summary,
-    SyncAction, SyncParams, SyntaxError, TreeFormat, TreeParams, TreeResult, UnsubscribeParams,
-    WORKSPACE_SERVICES, WatcherStatus, WorkspaceHealth, WorkspaceStatus,
+    FaultPoint, Fix, Freshness, HealthDetail, HealthParams, HealthResult, HealthStatus,
+    HealthVerdict, HelloParams, HelloResult, IgnoreKind, Item, KillParams, MatchRecord,
+    MatcherSpec, Matches, MemoryStatus, OpenOutcome, OpenParams, PROTOCOL, ParseParams,
+    ParseResult, ParsersStatus, Peer, PlanStep, PointRecord, PointsLevel, PointsParams,
+    PointsResult, Position, Progress, QuarantinedFile, Range, RememberedStatus, RequestCounts,
+    Resync, ResyncReason, Revision, RuleSource, RunParams, ScanParams, ScrubCycle, ScrubStatus,
+    Selection, ServiceHealth, SessionStatus, SettingRecord, SettingSource, SettingsError, Settled,
+    SeverityOverrides, SkippedFile, StatusParams, StatusResult, StopParams, SubscribeParams,
+    SubscribeResult, Summary, SyncAction, SyncParams, SyntaxError, TreeFormat, TreeParams,
+    TreeResult, UnsubscribeParams, WORKSPACE_SERVICES, WatcherStatus, WorkspaceHealth,
+    WorkspaceStatus,
 };
 use expect_test::{Expect, expect};
 use serde::Serialize;
@@ -64,6 +65,7 @@ fn delivery() -> Delivery {
     Delivery {
         limit: Some(10),
         deadline_ms: Some(500),
+        wait_ms: Some(0),
         no_wait: true,
         files_only: false,
         include_source: true,
@@ -127,7 +129,7 @@ fn run() {
             delivery: delivery(),
         },
         &expect![[
-            r#"{"selection":{"cwd":"/p","paths":["src"],"globs":["!*.md"],"noIgnore":["hidden","dot","exclude","global","parent","vcs"],"follow":true,"languageGlobs":{"html":["*.vue"]},"stdin":"x"},"matcher":{"pattern":"f($A)","selector":"call_expression","strictness":"smart"},"language":"rust","rewrite":"g($A)","context":{"before":1,"after":2},"delivery":{"limit":10,"deadlineMs":500,"noWait":true,"filesOnly":false,"includeSource":true,"brief":true,"noCache":true}}"#
+            r#"{"selection":{"cwd":"/p","paths":["src"],"globs":["!*.md"],"noIgnore":["hidden","dot","exclude","global","parent","vcs"],"follow":true,"languageGlobs":{"html":["*.vue"]},"stdin":"x"},"matcher":{"pattern":"f($A)","selector":"call_expression","strictness":"smart"},"language":"rust","rewrite":"g($A)","context":{"before":1,"after":2},"delivery":{"limit":10,"deadlineMs":500,"waitMs":0,"noWait":true,"filesOnly":false,"includeSource":true,"brief":true,"noCache":true}}"#
         ]],
     );
     check(
@@ -191,6 +193,13 @@ fn items_and_the_summary_of_a_query() {
             files_remembered: 1,
             files_selected: 3,
             files_pending: 0,
+            freshness: Some(Freshness {
+                state: "lagging".into(),
+                files: 1,
+                ms: 40,
+                paths: vec!["a".into()],
+                names_unknown: true,
+            }),
             skipped: vec![skipped_file()],
             limit_reached: false,
             pattern_has_error: true,
@@ -199,7 +208,7 @@ fn items_and_the_summary_of_a_query() {
             elapsed_us: 1500,
         },
         &expect![[
-            r#"{"revision":{"epoch":2,"number":9},"matches":1,"filesMatched":1,"filesVerified":2,"filesRemembered":1,"filesSelected":3,"filesPending":0,"skipped":[{"path":"a","reason":"empty","detail":"the file is empty"}],"limitReached":false,"patternHasError":true,"errorMatches":0,"hints":["try a statement"],"elapsedUs":1500}"#
+            r#"{"revision":{"epoch":2,"number":9},"matches":1,"filesMatched":1,"filesVerified":2,"filesRemembered":1,"filesSelected":3,"filesPending":0,"freshness":{"state":"lagging","files":1,"ms":40,"paths":["a"],"namesUnknown":true},"skipped":[{"path":"a","reason":"empty","detail":"the file is empty"}],"limitReached":false,"patternHasError":true,"errorMatches":0,"hints":["try a statement"],"elapsedUs":1500}"#
         ]],
     );
     check(
@@ -214,6 +223,7 @@ fn explain() {
     check(
         &Explanation {
             revision: Some(revision()),
+            freshness: None,
             requirements: [("Rust".into(), vec!["text `f`".into()])].into(),
             steps: vec![PlanStep { step: "selected".into(), files: 3 }],
             files_verified: 2,

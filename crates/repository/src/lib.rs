@@ -42,7 +42,7 @@ mod writer;
 pub use analytics::{Analytics, AnalyticsReport, Ranked, SyntaxErrors};
 pub use history::{Changes, GoneBecause, HistoryGone};
 pub use record::{FileRecord, FileStamp, FileStat, SkipRecord};
-pub use scope::{Scope, ScopedFile};
+pub use scope::{Lag, Scope, ScopedFile};
 pub use snapshot::{Repository, Revision, Snapshot, Totals};
 pub use transaction::{NewFile, Transaction};
 pub use verify::{Depth, Fault, Verification};

@@ -2,8 +2,9 @@
 //! the root where they don't, and answers without a look at the disk where nothing is left to do.
 
 use crate::events::EventSource;
+use crate::lag::{Seen, stored};
 use crate::read::stat_of;
-use crate::refresh::{Beginning, CrawlSummary, Job, Known, RefreshError, Synchronizer, scope};
+use crate::refresh::{Beginning, CrawlSummary, Job, Known, RefreshError, Synchronizer};
 use crate::tracker::{Proof, Shake, Taken, Taking, Touch, goes_by_content, is_hidden};
 use crate::walk::{Found, WalkSpec, Walked, entries, walk};
 use crate::watches::{Uncovered, Watches};
@@ -48,33 +49,36 @@ impl Synchronizer {
 
     /// Takes in and applies everything that was finished before this was called. `None` when
     /// something is in the way of a proof: then only a look at the disk can tell.
+    #[cfg(feature = "service")]
     pub(crate) fn prove(&self, stop: &(dyn Fn() -> bool + Sync)) -> Option<Proof> {
-        self.prove_after(AT_ONCE_MAX, stop)
+        if !self.hear() {
+            return None;
+        }
+        self.apply_at_once(AT_ONCE_MAX, stop);
+        self.tracker().proof()
     }
 
-    /// The same for what `spec` selects. For single files no more is applied than there are: to look
-    /// at them costs less than others' changes do.
-    pub(crate) fn prove_for(
-        &self,
-        spec: &WalkSpec,
-        stop: &(dyn Fn() -> bool + Sync),
-    ) -> Option<Proof> {
-        let n_typed = spec.typed_paths().count();
-        self.prove_after(if spec.enters_directories() { AT_ONCE_MAX } else { n_typed }, stop)
-    }
-
-    fn prove_after(&self, most: usize, stop: &(dyn Fn() -> bool + Sync)) -> Option<Proof> {
+    /// Takes in everything that was finished before this was called, and says whether events can tell
+    /// what that comes to.
+    pub(crate) fn hear(&self) -> bool {
         let tracker = self.tracker();
-        let watches = tracker.watches()?;
+        let Some(watches) = tracker.watches() else { return false };
         if let Err(error) = watches.barrier(tracker) {
             tracker.shake(Shake::Deaf(error.to_string().into()));
         }
-        if tracker.unsteady().is_some() {
-            return None;
-        }
+        tracker.unsteady().is_none()
+    }
+
+    /// Applies what was taken in, if that is soon done. For single files no more is applied than
+    /// there are: to look at them costs less than others' changes do.
+    pub(crate) fn apply_for(&self, spec: &WalkSpec, stop: &(dyn Fn() -> bool + Sync)) {
+        let n_typed = spec.typed_paths().count();
+        self.apply_at_once(if spec.enters_directories() { AT_ONCE_MAX } else { n_typed }, stop);
+    }
+
+    fn apply_at_once(&self, most: usize, stop: &(dyn Fn() -> bool + Sync)) {
         let began = Instant::now();
         self.catch_up(most, &|| stop() || began.elapsed() > AT_ONCE_WITHIN);
-        tracker.proof()
     }
 
     /// Applies what was taken in, if that is no more than `most` entries, as one transaction.
@@ -170,16 +174,18 @@ impl Synchronizer {
         let Some(reach) = self.reach() else { return Ok(true) };
         let spec = WalkSpec::all_of(reach.root());
         let job = Job::new(self, &spec, files, &[true], stop).at_once();
-        let (_, held) = job.run(true)?;
+        let (_, held) = job.run()?;
         Ok(!held.is_lost())
     }
 
-    /// Answers from what is stored, without a look at the disk except at what isn't stored. `None`
-    /// when that can't be done.
+    /// Answers from what is stored, without a look at the disk except at what isn't stored, and with
+    /// `wait` unset without any. `None` when that can't be done.
     pub(crate) fn recollect(
         &self,
         spec: &WalkSpec,
         proof: Proof,
+        wait: bool,
+        tell: &dyn Fn(&Seen),
         stop: &(dyn Fn() -> bool + Sync),
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Option<Scope>, RefreshError> {
@@ -187,30 +193,32 @@ impl Synchronizer {
             return self.recollect_files(spec, stop);
         }
         let Some(remembered) = self.recall().vouched(spec, proof.names) else { return Ok(None) };
+        let walked = Arc::clone(&remembered.walked);
+        tell(&Seen { is_told: true, walked: Some(walked), is_looked: false, is_kept: true });
         let files = &remembered.walked.files;
         let snapshot = self.repository().snapshot();
         let (mut open, mut at) = (Vec::new(), Vec::new());
         let mut known: Vec<Option<Known>> = Vec::with_capacity(files.len());
         for (index, file) in files.iter().enumerate() {
             let outcome = Known::proven(&snapshot, file);
-            if outcome.is_none() {
+            if outcome.is_none() && wait {
                 // Hidden, or skipped for a reason that may have passed.
                 let Some(stat) = stat_at(&file.abs) else { return Ok(None) };
                 open.push(Found { stat, typed: 0, ..file.clone() });
                 at.push(index);
             }
-            known.push(outcome);
+            known.push(outcome.or_else(|| stored(&snapshot, file, None)));
         }
         let mut revision = snapshot.revision();
         if !open.is_empty() {
             let job = Job::new(self, spec, &open, &[true], stop).telling(progress);
-            let (outcomes, _) = job.run(true)?;
+            let (outcomes, _) = job.run()?;
             for (index, outcome) in at.into_iter().zip(outcomes) {
                 known[index] = outcome.into_inner();
             }
             revision = self.repository().snapshot().revision();
         }
-        Ok(Some(scope(files.iter().zip(known), Vec::new(), Some(revision))))
+        Ok(Some(self.scope(files.iter().zip(known), Vec::new(), Some(revision))))
     }
 
     /// The same for a selection of single files: where they lead has to be looked at, what they hold
@@ -230,7 +238,7 @@ impl Synchronizer {
         let known = walked.files.iter().map(|file| Known::proven(&snapshot, file));
         let Some(known) = known.collect::<Option<Vec<_>>>() else { return Ok(None) };
         let outcomes = walked.files.iter().zip(known.into_iter().map(Some));
-        Ok(Some(scope(outcomes, Vec::new(), Some(snapshot.revision()))))
+        Ok(Some(self.scope(outcomes, Vec::new(), Some(snapshot.revision()))))
     }
 
     /// Makes what was just walked for `spec` answer until names change. `proof` is from before the
@@ -264,8 +272,8 @@ impl Synchronizer {
         let spec = WalkSpec::all_of(reach.root());
         let UnderWatch { walked, began, shaken, uncovered } = self.walk_under_watch(&spec, stop)?;
         let admitted = reach.admit(&spec, &walked, &|_| false);
-        let seen = (walked, began);
-        let (scope, held) = self.refresh_on(pool, &spec, seen, &admitted, true, stop, progress)?;
+        let seen = (&walked, &began);
+        let (scope, held) = self.refresh_on(pool, &spec, seen, &admitted, stop, progress)?;
         if held.is_lost() {
             // What is stored isn't what was found: the next one tries again.
             self.tracker().shake(Shake::Unapplied);

@@ -25,6 +25,7 @@ pub mod walk;
 mod apply;
 mod claims;
 mod commit;
+mod lag;
 mod reach;
 mod recall;
 mod refresh;

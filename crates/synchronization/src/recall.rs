@@ -52,7 +52,7 @@ struct Slot {
 #[derive(Debug)]
 pub(crate) struct Remembered {
     spec: WalkSpec,
-    pub(crate) walked: Walked,
+    pub(crate) walked: Arc<Walked>,
     /// Of what lies above the walked directories, and in git's own.
     outside: Vec<Witness>,
     /// Of what was walked; `None` if that can't be told by time stamps.
@@ -75,20 +75,20 @@ impl Recall {
         spec: &WalkSpec,
         now_ns: i64,
         stop: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Walked, GlobError> {
+    ) -> Result<Arc<Walked>, GlobError> {
         if let Some(known) = self.known(spec) {
             if let Some(walked) = pool.install(|| known.walk_again()) {
-                return Ok(walked);
+                return Ok(Arc::new(walked));
             }
             self.forget(&known);
         }
         if !spec.enters_directories() {
-            return walk(spec, stop);
+            return walk(spec, stop).map(Arc::new);
         }
         // These lie outside the directories whose times would tell of a change during the walk.
         let excludes = gitconfig_excludes_path();
         let above = Witness::above(spec, excludes.as_deref(), now_ns);
-        let walked = walk(spec, stop)?;
+        let walked = Arc::new(walk(spec, stop)?);
         if let Some(mut outside) = above
             && !stop()
             && is_whole(spec, &walked)
@@ -96,7 +96,7 @@ impl Recall {
         {
             outside.extend(untold);
             let inside = pool.install(|| Witness::within(&walked, now_ns));
-            let (spec, walked) = (spec.clone(), walked.clone());
+            let (spec, walked) = (spec.clone(), Arc::clone(&walked));
             let witnesses = outside.iter().chain(inside.iter().flatten());
             let bytes = walked.bytes() + witnesses.map(Witness::bytes).sum::<usize>();
             let names = AtomicU64::new(0);
@@ -120,6 +120,12 @@ impl Recall {
         let known = self.known(spec)?;
         let is_vouched = known.names.load(Ordering::Relaxed) == names;
         (is_vouched && known.holds_outside()).then_some(known)
+    }
+
+    /// What the last walk for this found, whatever has become of that.
+    #[cfg(feature = "service")]
+    pub(crate) fn last(&self, spec: &WalkSpec) -> Option<Arc<Walked>> {
+        self.known(spec).map(|known| Arc::clone(&known.walked))
     }
 
     /// How many walks weren't used in this long, and about how many bytes they take.
@@ -179,7 +185,7 @@ impl Remembered {
             let metadata = found.abs.symlink_metadata().ok().filter(Metadata::is_file)?;
             Some(Found { stat: stat_of(&metadata), ..found.clone() })
         });
-        Some(Walked { files: files.collect::<Option<_>>()?, ..self.walked.clone() })
+        Some(Walked { files: files.collect::<Option<_>>()?, ..Walked::clone(&self.walked) })
     }
 
     /// Whether the typed paths lead where they led, and the rules from elsewhere are what they were.

@@ -8,15 +8,15 @@
 use crate::apply::Reconciled;
 use crate::claims::{Claim, Claims};
 use crate::commit::{Committer, Direct, apply};
+use crate::lag::Seen;
 use crate::reach::Reach;
 use crate::read::{Content, Disk, RealDisk, read_stable};
 use crate::recall::Recall;
 use crate::tracker::Tracker;
-use crate::walk::{Found, GlobError, Issue, WalkSpec, Walked};
+use crate::walk::{Found, GlobError, WalkSpec, Walked};
 use astscope_parsing::{Backend, InProcess, Limits, Source};
 use astscope_repository::{
-    Change, FileRecord, FileStamp, NewFile, Repository, Revision, Scope, ScopedFile, SkipRecord,
-    Snapshot,
+    Change, FileRecord, FileStamp, NewFile, Repository, Revision, Scope, SkipRecord, Snapshot,
 };
 use astscope_syntax::{ContentId, Language, ParsedFile, SkipReason};
 use rayon::ThreadPool;
@@ -77,6 +77,8 @@ pub struct Synchronizer {
     recall: Recall,
     tracker: Tracker,
     answers: Answers,
+    /// Nothing was known before.
+    pub(crate) began: Instant,
 }
 
 /// How many refreshes were answered how.
@@ -109,6 +111,7 @@ impl Synchronizer {
             recall: Recall::default(),
             tracker: Tracker::default(),
             answers: Answers::default(),
+            began: Instant::now(),
         }
     }
 
@@ -149,8 +152,9 @@ impl Synchronizer {
         if dry_run { self.recall.idle(idle) } else { self.recall.forget_idle(idle) }
     }
 
-    /// The files that `spec` selects, as they are now. With `wait` unset only those that need no
-    /// parsing; the scope then says how many are missing.
+    /// The files that `spec` selects, as they are now. With `wait` unset nothing is read: files that
+    /// have changed are there as they are stored, and the scope says which those are, and how many are
+    /// missing.
     ///
     /// `progress` is told how many of the files that need work are done.
     ///
@@ -163,12 +167,29 @@ impl Synchronizer {
         stop: &(dyn Fn() -> bool + Sync),
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Scope, RefreshError> {
+        self.refresh_telling(spec, wait, &|_| {}, stop, progress)
+    }
+
+    /// The same, and tells on the way what it has found out.
+    pub(crate) fn refresh_telling(
+        &self,
+        spec: &WalkSpec,
+        wait: bool,
+        tell: &dyn Fn(&Seen),
+        stop: &(dyn Fn() -> bool + Sync),
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<Scope, RefreshError> {
         if stop() {
             return Err(RefreshError::Cancelled);
         }
-        let proof = if wait && self.is_provable(spec) { self.prove_for(spec, stop) } else { None };
+        let mut seen = Seen { is_told: self.is_provable(spec) && self.hear(), ..Seen::default() };
+        tell(&seen);
+        if seen.is_told && wait {
+            self.apply_for(spec, stop);
+        }
+        let proof = if seen.is_told { self.tracker.proof() } else { None };
         if let Some(proof) = proof
-            && let Some(scope) = self.recollect(spec, proof, stop, progress)?
+            && let Some(scope) = self.recollect(spec, proof, wait, tell, stop, progress)?
         {
             self.answers.proven.fetch_add(1, Ordering::Relaxed);
             return Ok(scope);
@@ -176,6 +197,9 @@ impl Synchronizer {
         self.answers.looked.fetch_add(1, Ordering::Relaxed);
         let began = self.begin_walk();
         let walked = self.recall.walk(&self.pool, spec, began.at_ns, stop)?;
+        if stop() {
+            return Err(RefreshError::Cancelled);
+        }
         let admitted = match &self.reach {
             Some(reach) => reach.admit(spec, &walked, &|path| {
                 proof.is_some() && self.tracker.listed(path).is_some()
@@ -187,19 +211,24 @@ impl Synchronizer {
         {
             self.vouch(spec, &walked, proof);
         }
-        let seen = (walked, began);
-        let looked = self.refresh_on(&self.pool, spec, seen, &admitted, wait, stop, progress);
-        looked.map(|(scope, _)| scope)
+        seen.is_looked = true;
+        seen.is_kept = admitted.contains(&true);
+        seen.walked = Some(Arc::clone(&walked));
+        tell(&seen);
+        if !wait {
+            return Ok(self.stored_of(&walked, &seen));
+        }
+        let looked =
+            self.refresh_on(&self.pool, spec, (&walked, &began), &admitted, stop, progress)?;
+        Ok(looked.0)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what was seen, what is wanted, and who hears")]
     pub(crate) fn refresh_on(
         &self,
         pool: &ThreadPool,
         spec: &WalkSpec,
-        (walked, began): (Walked, Beginning),
+        (walked, began): (&Walked, &Beginning),
         admitted: &[bool],
-        wait: bool,
         stop: &(dyn Fn() -> bool + Sync),
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<(Scope, Held), RefreshError> {
@@ -207,14 +236,15 @@ impl Synchronizer {
             return Err(RefreshError::Cancelled);
         }
         let job = Job::new(self, spec, &walked.files, admitted, stop).on(pool).telling(progress);
-        let (outcomes, held) = job.run(wait)?;
+        let (outcomes, held) = job.run()?;
         let is_indexed = admitted.contains(&true);
         if is_indexed {
-            self.prune(spec, &walked, admitted, &held, &began);
+            self.prune(spec, walked, admitted, &held, began);
         }
         let revision = is_indexed.then(|| self.repository.snapshot().revision());
         let outcomes = outcomes.into_iter().map(OnceLock::into_inner);
-        Ok((scope(walked.files.iter().zip(outcomes), walked.issues, revision), held))
+        let outcomes = walked.files.iter().zip(outcomes);
+        Ok((self.scope(outcomes, walked.issues.clone(), revision), held))
     }
 
     /// Walks the whole root and brings the repository up to date.
@@ -409,6 +439,8 @@ pub(crate) struct Look {
 /// What became of one selected file.
 pub(crate) enum Known {
     Parsed(Arc<FileRecord>),
+    /// Of an earlier reading: the file may be another by now.
+    Older(Arc<FileRecord>),
     Skipped(SkipReason),
 }
 
@@ -558,7 +590,7 @@ impl<'j> Job<'j> {
         Self { is_at_once: true, ..self }
     }
 
-    pub(crate) fn run(self, wait: bool) -> Result<(Vec<OnceLock<Known>>, Held), RefreshError> {
+    pub(crate) fn run(self) -> Result<(Vec<OnceLock<Known>>, Held), RefreshError> {
         let snapshot = self.synchronizer.repository.snapshot();
         let mut queue = Vec::new();
         for (index, found) in self.files.iter().enumerate() {
@@ -567,7 +599,7 @@ impl<'j> Job<'j> {
                 None => queue.push(index),
             }
         }
-        if wait && !queue.is_empty() {
+        if !queue.is_empty() {
             self.catch_up(&snapshot, queue)?;
         }
         Ok((self.outcomes, self.n_held))
@@ -619,7 +651,7 @@ impl<'j> Job<'j> {
     }
 
     /// What is known already and certainly still true.
-    fn look_up(snapshot: &Snapshot, found: &Found) -> Option<Known> {
+    pub(crate) fn look_up(snapshot: &Snapshot, found: &Found) -> Option<Known> {
         if let Some(record) = snapshot.record(&found.abs, found.language) {
             let is_unchanged = record.stamp.proves_unchanged(&found.stat);
             return is_unchanged.then(|| Known::Parsed(Arc::clone(record)));
@@ -837,30 +869,6 @@ fn lasts(reason: &SkipReason) -> bool {
         | SkipReason::Unstable
         | SkipReason::Vanished => false,
     }
-}
-
-/// What the walk found and what became of it, as a query wants it.
-pub(crate) fn scope<'f>(
-    files: impl ExactSizeIterator<Item = (&'f Found, Option<Known>)>,
-    issues: Vec<Issue>,
-    revision: Option<Revision>,
-) -> Scope {
-    let mut scope = Scope { revision, ..Scope::default() };
-    scope.files.reserve(files.len());
-    for (Found { display, abs, .. }, outcome) in files {
-        let (display, abs) = (Arc::clone(display), Arc::clone(abs));
-        match outcome {
-            Some(Known::Parsed(record)) => scope.files.push(ScopedFile { display, abs, record }),
-            Some(Known::Skipped(reason)) => scope.skipped.push((display.to_string(), reason)),
-            None => scope.pending += 1,
-        }
-    }
-    let issues = issues.into_iter();
-    scope
-        .skipped
-        .extend(issues.map(|issue| (issue.display, SkipReason::Unreadable { error: issue.error })));
-    scope.skipped.sort_by(|a, b| a.0.cmp(&b.0));
-    scope
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

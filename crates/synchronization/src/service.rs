@@ -13,6 +13,7 @@
 
 mod commits;
 mod disk;
+mod refreshes;
 mod scrubber;
 mod synchronizer;
 mod updater;
@@ -21,6 +22,7 @@ mod watcher;
 pub use crate::scrub::{Drift, DriftCause};
 pub use commits::CoreCommitter;
 pub use disk::GuardedDisk;
+pub use refreshes::Wait;
 pub use scrubber::{DriftCounts, ScrubConfig, ScrubCycle, ScrubStatus};
 pub use synchronizer::{Progress, StopRequest, SyncError};
 pub use watcher::{WatchConfig, WatchState, WatchStatus};
@@ -32,6 +34,7 @@ use crate::{CrawlSummary, RefreshError, Synchronizer};
 use astscope_repository::service::CoreState;
 use astscope_supervision::{Address, ChildRef, ChildSpec, Pool, Strategy, SupervisorSpec};
 use rayon::ThreadPool;
+use refreshes::REFRESHES_MAX;
 use scrubber::Scrub;
 use std::convert::Infallible;
 use std::fmt;
@@ -41,7 +44,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use synchronizer::Ask;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 use updater::Update;
 
@@ -137,6 +140,8 @@ struct Shared {
     uncovered: watch::Sender<Option<Arc<InVain>>>,
     /// For the watcher: something came up that no event told it.
     nudge: Notify,
+    /// A permit for each refresh, until its thread is back.
+    refreshing: Arc<Semaphore>,
     scrub: Scrub,
     /// Whether the first crawl hasn't come to its end.
     indexing: AtomicBool,
@@ -155,6 +160,7 @@ impl SyncHandle {
             paused: watch::Sender::new(false),
             uncovered: watch::Sender::new(None),
             nudge: Notify::new(),
+            refreshing: Arc::new(Semaphore::new(REFRESHES_MAX)),
             scrub: Scrub::default(),
             indexing: AtomicBool::new(true),
             files_seen: AtomicU64::new(0),

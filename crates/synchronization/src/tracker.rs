@@ -16,9 +16,9 @@ use astscope_syntax::Language;
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Entries that may wait to be looked at. A walk of the tree costs less than more of them.
 const QUEUE_MAX: usize = 8192;
@@ -77,7 +77,7 @@ pub(crate) enum Touch {
 }
 
 /// Entries to be looked at, by directory.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Queue {
     pub(crate) entries: BTreeMap<Arc<Path>, BTreeMap<OsString, Touch>>,
     pub(crate) n_entries: usize,
@@ -92,6 +92,11 @@ impl Queue {
             names.insert(name, touch);
             self.n_entries += 1;
         }
+    }
+
+    fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        let entries = self.entries.iter();
+        entries.flat_map(|(directory, names)| names.keys().map(|name| directory.join(name)))
     }
 
     fn add_all(&mut self, other: Self) {
@@ -124,8 +129,10 @@ pub(crate) struct Tracker {
 struct Inner {
     watches: Option<Arc<Watches>>,
     queue: Queue,
-    /// How many entries are being applied at this moment.
-    applying: Option<usize>,
+    /// What is being applied at this moment.
+    applying: Option<Arc<Queue>>,
+    /// Since when something that was noticed isn't stored.
+    behind: Option<Instant>,
     /// Times that everything was shaken, and the last reason.
     shaken: u64,
     why: Option<Shake>,
@@ -148,10 +155,24 @@ impl Inner {
         self.names += 1;
         self.namings += 1;
         self.why = Some(why);
+        self.note_settled();
     }
 
     fn is_steady(&self) -> bool {
         self.watches.is_some() && self.walked == Some(self.shaken)
+    }
+
+    fn is_settled(&self) -> bool {
+        self.is_steady() && self.queue.n_entries == 0 && self.applying.is_none()
+    }
+
+    /// To be called whenever that may have changed.
+    fn note_settled(&mut self) {
+        if self.is_settled() {
+            self.behind = None;
+        } else {
+            self.behind.get_or_insert_with(Instant::now);
+        }
     }
 }
 
@@ -190,7 +211,7 @@ impl Tracker {
     #[cfg(feature = "service")]
     pub(crate) fn n_waiting(&self) -> usize {
         let inner = self.lock();
-        inner.queue.n_entries + inner.applying.unwrap_or(0)
+        inner.queue.n_entries + inner.applying.as_ref().map_or(0, |applying| applying.n_entries)
     }
 
     /// Events that were taken in so far.
@@ -202,9 +223,22 @@ impl Tracker {
     /// The proof, if nothing is in its way.
     pub(crate) fn proof(&self) -> Option<Proof> {
         let inner = self.lock();
-        let is_settled =
-            inner.is_steady() && inner.queue.n_entries == 0 && inner.applying.is_none();
-        is_settled.then_some(Proof { names: inner.names, namings: inner.namings })
+        inner.is_settled().then_some(Proof { names: inner.names, namings: inner.namings })
+    }
+
+    /// What was noticed and isn't stored yet: everything else is stored as it was when that was taken
+    /// in. `None` if only a walk can tell.
+    pub(crate) fn unapplied(&self) -> Option<HashSet<PathBuf>> {
+        let inner = self.lock();
+        let applying = inner.applying.iter().flat_map(|queue| queue.paths());
+        inner.is_steady().then(|| inner.queue.paths().chain(applying).collect())
+    }
+
+    /// Since when something that was noticed isn't stored; `None` if there is nothing, or nobody who
+    /// would notice.
+    pub(crate) fn behind_since(&self) -> Option<Instant> {
+        let inner = self.lock();
+        inner.behind.filter(|_| inner.watches.is_some())
     }
 
     /// Whether nothing was said about names since `proof`, though perhaps about contents.
@@ -242,11 +276,14 @@ impl Tracker {
         if let Some(touched) = inner.since_walk.take() {
             inner.queue.add_all(touched);
         }
+        inner.note_settled();
     }
 
     /// Notes that all of it was watched and is stored.
     pub(crate) fn walked(&self, shaken: u64) {
-        self.lock().walked = Some(shaken);
+        let mut inner = self.lock();
+        inner.walked = Some(shaken);
+        inner.note_settled();
     }
 
     /// Takes in an event. `directory` is the watched one.
@@ -272,6 +309,7 @@ impl Tracker {
                     }
                     inner.shake(Shake::Overflow);
                 }
+                inner.note_settled();
             }
         }
     }
@@ -281,8 +319,8 @@ impl Tracker {
     pub(crate) fn take(&self, most: usize, stop: &(dyn Fn() -> bool + Sync)) -> Taking<'_> {
         let mut inner = self.lock();
         loop {
-            match inner.applying {
-                Some(n) if n > most || stop() => return Taking::TooMuch,
+            match &inner.applying {
+                Some(applying) if applying.n_entries > most || stop() => return Taking::TooMuch,
                 Some(_) => {
                     let waited = self.applied.wait_timeout(inner, RECHECK);
                     inner = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -293,9 +331,9 @@ impl Tracker {
         match inner.queue.n_entries {
             0 => Taking::Nothing,
             n if n > most => Taking::TooMuch,
-            n => {
-                inner.applying = Some(n);
-                let queue = std::mem::take(&mut inner.queue);
+            _ => {
+                let queue = Arc::new(std::mem::take(&mut inner.queue));
+                inner.applying = Some(Arc::clone(&queue));
                 Taking::Taken(Taken { tracker: self, queue })
             }
         }
@@ -330,14 +368,14 @@ pub(crate) enum Taking<'t> {
 #[derive(Debug)]
 pub(crate) struct Taken<'t> {
     tracker: &'t Tracker,
-    pub(crate) queue: Queue,
+    pub(crate) queue: Arc<Queue>,
 }
 
 impl Taken<'_> {
     /// It is applied: these files are listed that were not, and those are no more. `is_renamed`
     /// says that remembered walks may find something else though neither is so.
     pub(crate) fn done(mut self, new: Vec<Arc<Path>>, gone: &[Arc<Path>], is_renamed: bool) {
-        self.queue = Queue::default();
+        self.queue = Arc::default();
         let mut inner = self.tracker.lock();
         let n_gone = gone.iter().filter(|path| inner.listed.remove(*path)).count();
         let n_new = new.into_iter().filter(|path| inner.listed.insert(Arc::clone(path))).count();
@@ -350,8 +388,9 @@ impl Taken<'_> {
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         let mut inner = self.tracker.lock();
-        inner.queue.add_all(std::mem::take(&mut self.queue));
         inner.applying = None;
+        inner.queue.add_all(Arc::unwrap_or_clone(std::mem::take(&mut self.queue)));
+        inner.note_settled();
         drop(inner);
         self.tracker.applied.notify_all();
     }

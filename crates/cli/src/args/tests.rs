@@ -81,6 +81,8 @@ fn run_refuses_what_ast_grep_refuses() {
         ("run -p test --files-with-matches --json", "--json"),
         ("run -p test -C 1 -A 1", "--after"),
         ("run -p test --deadline 2h", "--deadline"),
+        ("run -p test --wait 2h", "--wait"),
+        ("run -p test --wait 2s --no-wait", "--no-wait"),
         ("run -p test --deadline 10", "--deadline"),
         ("run -p test --deadline 0s", "--deadline"),
     ] {
@@ -159,6 +161,7 @@ fn a_pattern_without_a_command_means_run() {
         "-k identifier",
         "-c sgconfig.yml -p a",
         "--no-wait --no-cache -p a",
+        "--wait 2s -p a",
     ] {
         assert!(matches!(accepted(line), Command::Run(_)), "{line}");
     }

@@ -9,6 +9,7 @@ use astscope_protocol::messages::{ChangesParams, ChangesResult};
 use astscope_repository::Changes;
 use astscope_supervision::{Ctx, Exit};
 use astscope_synchronization::WalkSpec;
+use astscope_synchronization::service::Wait;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ pub(crate) async fn changes(
     let giving_up = context.clone();
     let stop = Arc::new(move || giving_up.interrupt().is_some());
     let progress = Arc::new(context.progress("indexing"));
-    let refreshed = workspace.sync.refresh(everything, true, stop, progress).await;
+    let refreshed = workspace.sync.refresh(everything, Wait::Done, stop, progress).await;
     if let Err(error) = refreshed {
         return Ok(Err(errors::sync(&error, &context)));
     }

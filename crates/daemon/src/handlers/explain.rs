@@ -2,8 +2,8 @@
 
 use super::query;
 use crate::daemon::Daemon;
-use crate::errors;
 use crate::request::RequestContext;
+use crate::{errors, wire};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{Explanation, PlanStep, RunParams};
 use astscope_querying::Bounds;
@@ -38,7 +38,7 @@ pub(crate) fn explain(
         context,
         &params.selection,
         wanted,
-        params.delivery.no_wait,
+        wire::wait(&params.delivery)?,
     )?;
     lap("refresh");
     let compiled = query::compile(params, language, &scope, context)?;
@@ -54,7 +54,8 @@ pub(crate) fn explain(
     let plan = plan.map_err(errors::query)?;
     lap("match");
     Ok(Explanation {
-        revision: scope.revision.map(crate::wire::revision),
+        revision: scope.revision.map(wire::revision),
+        freshness: scope.lag.as_ref().map(wire::freshness),
         requirements: plan.requirements,
         steps: plan
             .steps

@@ -64,7 +64,7 @@ pub(crate) fn run(
         context,
         &params.selection,
         wanted,
-        params.delivery.no_wait,
+        wire::wait(&params.delivery)?,
     )?;
     let query = compile(params, language, &scope, context)?;
     let recalled = recall_run(context, params);
@@ -244,7 +244,7 @@ pub(crate) fn scan(
         context,
         &params.selection,
         wanted,
-        params.delivery.no_wait,
+        wire::wait(&params.delivery)?,
     )?;
     let verify = |file: &ScopedFile, limit: usize| {
         let mut records = Records::default();
@@ -340,7 +340,8 @@ fn deliver_text(
 
 fn summary(context: &RequestContext, scope: &Scope, totals: Totals) -> Summary {
     Summary {
-        revision: scope.revision.map(crate::wire::revision),
+        revision: scope.revision.map(wire::revision),
+        freshness: scope.lag.as_ref().map(wire::freshness),
         matches: totals.matches,
         files_matched: totals.files_matched,
         files_verified: totals.files_verified,

@@ -16,6 +16,7 @@ use astscope_protocol::{SUBSCRIPTION_BYTES_MAX, SUBSCRIPTION_MATCHES_MAX};
 use astscope_querying::{Bounds, FileDifference, Gone, Standing, execute};
 use astscope_repository::{Revision, Scope, ScopedFile};
 use astscope_supervision::Ctx;
+use astscope_synchronization::service::Wait;
 use astscope_syntax::Language;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -76,10 +77,11 @@ pub(crate) async fn unsubscribe(context: &RequestContext, request: &Request) -> 
 
 /// What makes no sense for a query that stands.
 fn refuse(params: &RunParams) -> Result<(), RpcError> {
-    let Delivery { limit, no_wait, files_only, include_source, .. } = params.delivery;
+    let Delivery { limit, no_wait, wait_ms, files_only, include_source, .. } = params.delivery;
     for (name, is_there) in [
         ("limit", limit.is_some()),
         ("noWait", no_wait),
+        ("waitMs", wait_ms.is_some()),
         ("filesOnly", files_only),
         ("includeSource", include_source),
         ("stdin", params.selection.stdin.is_some()),
@@ -129,7 +131,8 @@ impl Query {
         let Self { params, language } = self;
         let began_at = workspace.repository.snapshot().revision();
         let wanted = language.map(|language| vec![language]);
-        let scope = daemon.workspaces.scope(daemon, context, &params.selection, wanted, false)?;
+        let wait = Some(Wait::Done);
+        let scope = daemon.workspaces.scope(daemon, context, &params.selection, wanted, wait)?;
         let compiled = compile(params, *language, &scope, context)?;
         let recalled = recall_run(context, params);
         let Scope { files, revision, .. } = scope;

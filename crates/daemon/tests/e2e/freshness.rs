@@ -1,7 +1,8 @@
 //! No answer is stale: each query sees what was written before it was asked.
 
-use crate::support::{Daemon, open, pattern, run};
+use crate::support::{Daemon, call, open, pattern, refused, run, text};
 use astscope_fixtures::Fixture;
+use astscope_protocol::messages::{ErrorCode, SyncAction, SyncParams, WorkspaceStatus, method};
 use std::fs;
 
 #[test]
@@ -122,4 +123,38 @@ fn text_and_matches_of_one_item_are_of_one_version() {
         drop(stop);
         assert!(n_items > 0);
     });
+}
+
+#[test]
+fn who_does_not_wait_gets_the_old_version_and_is_told_so() {
+    let daemon = Daemon::start();
+    let tree = Fixture::parse("//- /a.js\nf(1)\n");
+    let mut client = daemon.client();
+    open(&mut client, &tree.root());
+    // Nobody reads it unasked.
+    let pause =
+        SyncParams { path: text(&tree.root()), action: SyncAction::Pause, deadline_ms: None };
+    let _paused: WorkspaceStatus = call(&mut client, method::SYNC, &pause);
+    tree.write("a.js", "f(20)\n");
+    tree.write("b.js", "f(3)\n");
+    let mut params = pattern(&tree, "js", "f($A)");
+    for (no_wait, wait_ms) in [(true, None), (false, Some(0)), (true, Some(0))] {
+        (params.delivery.no_wait, params.delivery.wait_ms) = (no_wait, wait_ms);
+        let found = run(&mut client, &params);
+        assert_eq!(found.shown(), ["a.js:1:1 f(1)"]);
+        assert_eq!((found.summary.files_selected, found.summary.files_pending), (2, 1));
+        let freshness = found.summary.freshness.unwrap();
+        assert_eq!((&*freshness.state, freshness.files), ("lagging", 1));
+        assert_eq!((freshness.paths, freshness.names_unknown), (vec!["a.js".to_owned()], false));
+    }
+    (params.delivery.no_wait, params.delivery.wait_ms) = (false, Some(60_000));
+    let found = run(&mut client, &params);
+    assert_eq!(found.shown(), ["a.js:1:1 f(20)", "b.js:1:1 f(3)"]);
+    assert_eq!(found.summary.freshness, None);
+    params.delivery.no_wait = true;
+    let error = refused(&mut client, method::RUN, &params);
+    assert_eq!(error.error_code(), Some(ErrorCode::InvalidParams), "both, and they differ");
+    (params.delivery.no_wait, params.delivery.wait_ms) = (false, Some(3_600_001));
+    let error = refused(&mut client, method::RUN, &params);
+    assert_eq!(error.error_code(), Some(ErrorCode::InvalidParams));
 }

@@ -360,9 +360,10 @@ fn what_makes_no_sense_for_a_query_that_stands_is_refused() {
         adjust(&mut run);
         SubscribeParams { run, no_initial: false }
     };
-    let adjustments: [(&str, Adjust<'_>, ErrorCode); 9] = [
+    let adjustments: [(&str, Adjust<'_>, ErrorCode); 10] = [
         ("limit", &|it| it.delivery.limit = Some(1), ErrorCode::InvalidParams),
         ("noWait", &|it| it.delivery.no_wait = true, ErrorCode::InvalidParams),
+        ("waitMs", &|it| it.delivery.wait_ms = Some(1), ErrorCode::InvalidParams),
         ("filesOnly", &|it| it.delivery.files_only = true, ErrorCode::InvalidParams),
         ("includeSource", &|it| it.delivery.include_source = true, ErrorCode::InvalidParams),
         ("stdin", &|it| it.selection.stdin = Some("f(1)".to_owned()), ErrorCode::InvalidParams),

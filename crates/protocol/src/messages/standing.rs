@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SubscribeParams {
-    /// The query. It can have no limit, and no `noWait`, `filesOnly`, `includeSource` or text from
+    /// The query. It can have no limit, and no `noWait`, `waitMs`, `filesOnly`, `includeSource` or text from
     /// `stdin`; its deadline is that of the answer.
     pub run: RunParams,
     /// Don't tell the matches that are there already.

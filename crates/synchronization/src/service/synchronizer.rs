@@ -1,6 +1,7 @@
 //! `synchronizer`: whoever wants to know what is true on the disk asks it. It crawls the root when
 //! it starts, unless that was done, and runs each refresh on a thread of its own.
 
+use super::refreshes::{self, Refresh, Wait};
 use super::updater::Update;
 use super::{Shared, SyncHandle};
 use crate::{RefreshError, WalkSpec};
@@ -31,6 +32,9 @@ pub enum SyncError {
     /// The synchronizer isn't up, and wasn't for as long as a refresh waits. It may be asked again.
     #[error("files can't be looked at at this moment: {0}")]
     Unavailable(SendError),
+    /// Time was over before it was known which files there are. It may be asked again.
+    #[error("the files could not be found in time, and no earlier search for them is remembered")]
+    Late,
 }
 
 /// What it is asked and told.
@@ -43,31 +47,28 @@ pub(super) enum Ask {
     Changed,
 }
 
-pub(super) struct Refresh {
-    spec: WalkSpec,
-    wait: bool,
-    stop: StopRequest,
-    progress: Progress,
-    reply: Answer<Scope>,
-}
-
-type Answer<T> = oneshot::Sender<Result<T, SyncError>>;
+pub(super) type Answer<T> = oneshot::Sender<Result<T, SyncError>>;
 
 impl SyncHandle {
     /// The files that `spec` selects, as they are now: [`Synchronizer::refresh`](crate::Synchronizer::refresh)
-    /// under supervision.
+    /// under supervision. It is waited for as `wait` says, and then goes on without `stop`: what it
+    /// finishes is there for the next one.
+    ///
+    /// # Errors
+    /// Among others [`SyncError::Late`], not before ten seconds and `wait` are over.
     ///
     /// # Cancel safety
     /// When the future is dropped the refresh goes on until `stop` says so.
     pub async fn refresh(
         &self,
         spec: WalkSpec,
-        wait: bool,
+        wait: Wait,
         stop: StopRequest,
         progress: Progress,
     ) -> Result<Scope, SyncError> {
-        self.ask(|reply| Ask::Refresh(Box::new(Refresh { spec, wait, stop, progress, reply })))
-            .await
+        let asked = tokio::time::Instant::now();
+        let refresh = |reply| Refresh { spec, wait, asked, stop, progress, reply };
+        self.ask(|reply| Ask::Refresh(Box::new(refresh(reply)))).await
     }
 
     /// Brings the repository up to date with the whole root.
@@ -130,18 +131,7 @@ impl Service for Desk {
         while let Some(ask) = mailbox.recv().await {
             let (own, shared) = (ctx.clone(), Arc::clone(&shared));
             match ask {
-                Ask::Refresh(refresh) => ctx.spawn(async move {
-                    let Refresh { spec, wait, stop, progress, reply } = *refresh;
-                    let refresh = move |checkpoint: &Checkpoint| {
-                        let stop = || stop() || checkpoint.check().is_err();
-                        let scope = shared.engine.refresh(&spec, wait, &stop, &*progress);
-                        if shared.engine.tracker().unsteady().is_some() {
-                            shared.nudge.notify_one();
-                        }
-                        scope
-                    };
-                    answer(reply, own.blocking(None, refresh).await);
-                }),
+                Ask::Refresh(refresh) => ctx.spawn(refreshes::refresh(own, shared, *refresh)),
                 Ask::Crawl { anyway, stop, progress, reply } => ctx.spawn(async move {
                     let crawl = move |checkpoint: &Checkpoint| {
                         let started = Instant::now();
@@ -166,7 +156,7 @@ impl Service for Desk {
 }
 
 /// Whoever asked may have left, which is no failure of the refresh.
-fn answer<T>(reply: Answer<T>, ended: Result<Result<T, RefreshError>, Exit>) {
+pub(super) fn answer<T>(reply: Answer<T>, ended: Result<Result<T, RefreshError>, Exit>) {
     let answer = match ended {
         Ok(result) => result.map_err(SyncError::Refresh),
         Err(exit) => Err(SyncError::Ended(exit)),

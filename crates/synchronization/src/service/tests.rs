@@ -3,7 +3,7 @@
 use super::*;
 use crate::{Disk, WalkSpec};
 use astscope_fixtures::Fixture;
-use astscope_repository::Repository;
+use astscope_repository::{Repository, Scope};
 use astscope_supervision::{Recorder, Root};
 use std::path::Path;
 
@@ -104,8 +104,13 @@ impl Bench {
 
     async fn see(&self) -> Result<Vec<String>, SyncError> {
         let spec = WalkSpec::all_of(&self.fixture.root());
-        let scope = self.sync.refresh(spec, true, Arc::new(|| false), Arc::new(|_, _| {})).await?;
+        let scope = self.scope(spec, Wait::Done).await?;
+        assert_eq!((scope.pending, &scope.lag), (0, &None), "it was waited for");
         Ok(scope.files.iter().map(|file| file.record.file.text.to_string()).collect())
+    }
+
+    async fn scope(&self, spec: WalkSpec, wait: Wait) -> Result<Scope, SyncError> {
+        self.sync.refresh(spec, wait, Arc::new(|| false), Arc::new(|_, _| {})).await
     }
 
     async fn child(&self, id: &str) -> ChildRef {
@@ -461,6 +466,140 @@ async fn a_flush_stores_what_was_written_without_waiting_for_quiet() {
     bench.fixture.write("b.json", "2\n");
     bench.sync.flush(Arc::new(|| false), Arc::new(|_, _| {})).await.unwrap();
     assert_eq!(bench.files(), 2);
+}
+
+/// Holds whoever opens one of its files, until it is let go.
+#[derive(Clone, Default)]
+struct Hanging(Arc<std::sync::Mutex<Option<PathBuf>>>);
+
+impl Hanging {
+    fn hang(&self, path: impl Into<Option<PathBuf>>) {
+        *self.0.lock().unwrap() = path.into();
+    }
+}
+
+impl Disk for Hanging {
+    fn open(&self, path: &Path) -> std::io::Result<Box<dyn crate::read::OpenFile>> {
+        while self.0.lock().unwrap().as_deref() == Some(path) {
+            std::thread::yield_now();
+        }
+        crate::RealDisk.open(path)
+    }
+
+    fn now_ns(&self) -> i64 {
+        crate::RealDisk.now_ns()
+    }
+}
+
+/// Lets its file go when it is dropped: a test that fails must end.
+struct LetGo<'h>(&'h Hanging);
+
+impl Drop for LetGo<'_> {
+    fn drop(&mut self) {
+        self.0.hang(None);
+    }
+}
+
+const SHORTLY: Wait = Wait::Within(Duration::from_millis(100));
+const NOT: Wait = Wait::Within(Duration::ZERO);
+
+fn texts(scope: &Scope) -> Vec<&str> {
+    scope.files.iter().map(|file| &*file.record.file.text).collect()
+}
+
+fn older(scope: &Scope) -> Vec<&str> {
+    scope.lag.iter().flat_map(|lag| &lag.files).map(|path| &**path).collect()
+}
+
+async fn hanging(is_native: bool) -> (Bench, Hanging, WalkSpec) {
+    let disk = Hanging::default();
+    let own = disk.clone();
+    let events = |cookies: &Path| is_native.then(|| Events::of_kernel(cookies.join("1"))).flatten();
+    let files = "//- /a.json\n1\n//- /b.json\n2\n";
+    let adjust = |engine: Synchronizer| engine.with_disk(Box::new(own));
+    let bench = Bench::hearing(files, BLIND, adjust, events).await;
+    bench.until(|| !bench.sync.is_indexing()).await;
+    let spec = WalkSpec::all_of(&bench.fixture.root());
+    (bench, disk, spec)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_hangs_costs_a_query_its_wait_and_the_answer_says_what_is_old() {
+    let (bench, disk, spec) = hanging(false).await;
+    let let_go = LetGo(&disk);
+    // Long enough ago that a look proves it unchanged.
+    let long_ago = std::time::SystemTime::now() - Duration::from_hours(1);
+    let b = std::fs::File::options().write(true).open(bench.fixture.path("b.json")).unwrap();
+    b.set_modified(long_ago).unwrap();
+    bench.until_old("b.json").await;
+    assert_eq!(bench.see().await.unwrap(), ["1\n", "2\n"]);
+    disk.hang(bench.fixture.path("a.json"));
+    bench.fixture.write("a.json", "10\n");
+    bench.fixture.write("c.json", "3\n");
+    let scope = bench.scope(spec.clone(), SHORTLY).await.unwrap();
+    assert_eq!(texts(&scope)[..2], ["1\n", "2\n"]);
+    assert_eq!(older(&scope), ["a.json"]);
+    // The second new file is there or not: it was read at the same time.
+    assert_eq!(scope.files.len() + scope.pending, 3);
+    let lag = scope.lag.unwrap();
+    assert!(!lag.are_names_unknown && lag.behind > Duration::ZERO, "{lag:?}");
+    // Others wait no longer, though somebody has the file.
+    let scope = bench.scope(spec.clone(), SHORTLY).await.unwrap();
+    assert_eq!((texts(&scope)[0], older(&scope)), ("1\n", vec!["a.json"]));
+    let scope = bench.scope(spec.clone(), NOT).await.unwrap();
+    assert_eq!((texts(&scope)[0], older(&scope)), ("1\n", vec!["a.json"]));
+    drop(let_go);
+    // Nobody asks, and what was left is finished.
+    bench.until(|| bench.text_of("a.json") == "10\n").await;
+    assert_eq!(bench.see().await.unwrap(), ["10\n", "2\n", "3\n"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_hangs_is_known_by_its_event_alone() {
+    let (bench, disk, spec) = hanging(true).await;
+    let let_go = LetGo(&disk);
+    bench.until_steady().await;
+    assert_eq!(bench.see().await.unwrap(), ["1\n", "2\n"]);
+    disk.hang(bench.fixture.path("a.json"));
+    bench.fixture.write("a.json", "10\n");
+    for wait in [SHORTLY, NOT, SHORTLY] {
+        let scope = bench.scope(spec.clone(), wait).await.unwrap();
+        assert_eq!((texts(&scope), older(&scope)), (vec!["1\n", "2\n"], vec!["a.json"]));
+        let lag = scope.lag.unwrap();
+        assert!(lag.behind < PATIENCE, "since it was noticed, not since it was read: {lag:?}");
+    }
+    drop(let_go);
+    bench.until(|| bench.text_of("a.json") == "10\n").await;
+    bench.until_steady().await;
+    assert_eq!(bench.see().await.unwrap(), ["10\n", "2\n"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_wait_is_answered_exactly_where_nothing_is_missing() {
+    let (bench, _, spec) = hanging(true).await;
+    bench.until_steady().await;
+    assert_eq!(bench.see().await.unwrap(), ["1\n", "2\n"]);
+    let scope = bench.scope(spec, NOT).await.unwrap();
+    assert_eq!((texts(&scope), scope.pending, &scope.lag), (vec!["1\n", "2\n"], 0, &None));
+}
+
+impl Bench {
+    fn text_of(&self, file: &str) -> String {
+        let snapshot = self.repository.snapshot();
+        let record = snapshot.record(&self.fixture.path(file), astscope_syntax::Language::Json);
+        record.map(|record| record.file.text.to_string()).unwrap_or_default()
+    }
+
+    /// Until a file's metadata are older than what a look believes.
+    async fn until_old(&self, file: &str) {
+        let path = self.fixture.path(file);
+        self.until(|| {
+            let stat = crate::read::stat_of(&path.metadata().unwrap());
+            let read_at_ns = crate::RealDisk.now_ns();
+            astscope_repository::FileStamp { stat, read_at_ns }.proves_unchanged(&stat)
+        })
+        .await;
+    }
 }
 
 mod faults;

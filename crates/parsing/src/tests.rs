@@ -194,6 +194,37 @@ fn a_stopped_parse_leaves_no_trace_in_the_next_one() {
     assert_same_as_tree_sitter("g(2)", Language::Elixir);
 }
 
+/// Why a changed file is parsed whole (decision 0014). The edit is of no byte, and neither tree has an
+/// error.
+#[test]
+fn by_tree_sitters_edit_a_text_has_other_trees_than_by_a_fresh_parse() {
+    let text = "(){{}\n/**/ }";
+    let mut parser = tree_sitter::Parser::new();
+    parser.set_language(&SupportLang::Scala.get_ts_language()).expect("of this ABI");
+    let fresh = parser.parse(text, None).expect("not stopped");
+    let (end, point) = (text.len(), tree_sitter::Point::new(1, 6));
+    let mut old = fresh.clone();
+    old.edit(&tree_sitter::InputEdit {
+        start_byte: end,
+        old_end_byte: end,
+        new_end_byte: end,
+        start_position: point,
+        old_end_position: point,
+        new_end_position: point,
+    });
+    let edited = parser.parse(text, Some(&old)).expect("not stopped");
+    let [fresh, edited] = [fresh, edited].map(|tree| {
+        assert!(!tree.root_node().has_error());
+        let tree = convert::compact(&tree, Language::Scala, text.len(), 100).expect("not deep");
+        let node = |node: Node<'_>| format!("{} {:?}", node.kind(), &text[node.range().to_usize()]);
+        tree.root().subtree().map(node).collect::<Vec<_>>()
+    });
+    assert_eq!(edited.len(), fresh.len());
+    let pairs = edited.iter().zip(&fresh).filter(|(edited, fresh)| edited != fresh);
+    let others: Vec<_> = pairs.map(|(edited, fresh)| format!("{edited}, not {fresh}")).collect();
+    expect![[r#"block_comment "/**/", not block_comment "/**/ ""#]].assert_eq(&others.join("\n"));
+}
+
 #[test]
 fn sixty_thousand_levels_parse_and_the_limit_reports_what_lies_above() {
     let deep = format!("{}1{}", "(".repeat(60_000), ")".repeat(60_000));

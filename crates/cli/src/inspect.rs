@@ -349,7 +349,13 @@ fn describe_workspace(workspace: &WorkspaceStatus, text: &mut String) {
     for (reason, n) in &workspace.skipped {
         let _infallible = writeln!(text, "  skipped {n} {reason}");
     }
-    for SkippedFile { path, reason, detail } in &workspace.skipped_files {
+    if workspace.files_kept > 0 {
+        let n = workspace.files_kept;
+        let _infallible = writeln!(text, "  kept {n} that can't be read any more");
+    }
+    for SkippedFile { path, reason, detail } in
+        workspace.skipped_files.iter().chain(&workspace.kept_files)
+    {
         let _infallible = writeln!(text, "    {path}: {reason}: {detail}");
     }
 }

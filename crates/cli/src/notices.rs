@@ -17,6 +17,10 @@ pub(crate) fn print(summary: &Summary, console: &mut Console<'_>) {
     if let Some(text) = skipped(&summary.skipped) {
         say(console, "33", "Skipped:", &text);
     }
+    if let Some(text) = skipped(&summary.files_kept) {
+        let text = format!("can't be read, searched as last read: {text}");
+        say(console, "33", "Kept:", &text);
+    }
     if summary.limit_reached {
         let text = format!(
             "{} matches, the limit; there may be more (see --max-results)",

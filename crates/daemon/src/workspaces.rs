@@ -279,6 +279,7 @@ fn merge(parts: Vec<Scope>) -> Scope {
         merged.files.extend(part.files);
         merged.pending += part.pending;
         merged.skipped.extend(part.skipped);
+        merged.kept.extend(part.kept);
         if let Some(lag) = part.lag {
             let all = merged.lag.get_or_insert_default();
             all.files.extend(lag.files);
@@ -289,6 +290,7 @@ fn merge(parts: Vec<Scope>) -> Scope {
     if several {
         merged.files.sort_by(|a, b| a.display.cmp(&b.display));
         merged.skipped.sort();
+        merged.kept.sort();
         if let Some(lag) = &mut merged.lag {
             lag.files.sort();
         }

@@ -467,6 +467,11 @@ pub struct WorkspaceStatus {
     /// Each skipped file with its reason; only when asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skipped_files: Vec<SkippedFile>,
+    /// Files that can't be read, of which the version of the last reading is held.
+    pub files_kept: u64,
+    /// Each of them with the reason; only when asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kept_files: Vec<SkippedFile>,
     /// Files by language name.
     pub languages: BTreeMap<String, u64>,
     /// Bytes of source text held.
@@ -634,6 +639,9 @@ pub struct Summary {
     pub freshness: Option<Freshness>,
     /// Files of the selection that were skipped, with the reason.
     pub skipped: Vec<SkippedFile>,
+    /// Files that can't be read, with the reason: the version of the last reading was searched.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files_kept: Vec<SkippedFile>,
     /// Whether the limit cut the answer.
     pub limit_reached: bool,
     /// Whether the pattern itself contains a syntax error.

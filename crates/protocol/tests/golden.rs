@@ -201,6 +201,7 @@ fn items_and_the_summary_of_a_query() {
                 names_unknown: true,
             }),
             skipped: vec![skipped_file()],
+            files_kept: vec![skipped_file()],
             limit_reached: false,
             pattern_has_error: true,
             error_matches: 0,
@@ -208,7 +209,7 @@ fn items_and_the_summary_of_a_query() {
             elapsed_us: 1500,
         },
         &expect![[
-            r#"{"revision":{"epoch":2,"number":9},"matches":1,"filesMatched":1,"filesVerified":2,"filesRemembered":1,"filesSelected":3,"filesPending":0,"freshness":{"state":"lagging","files":1,"ms":40,"paths":["a"],"namesUnknown":true},"skipped":[{"path":"a","reason":"empty","detail":"the file is empty"}],"limitReached":false,"patternHasError":true,"errorMatches":0,"hints":["try a statement"],"elapsedUs":1500}"#
+            r#"{"revision":{"epoch":2,"number":9},"matches":1,"filesMatched":1,"filesVerified":2,"filesRemembered":1,"filesSelected":3,"filesPending":0,"freshness":{"state":"lagging","files":1,"ms":40,"paths":["a"],"namesUnknown":true},"skipped":[{"path":"a","reason":"empty","detail":"the file is empty"}],"filesKept":[{"path":"a","reason":"empty","detail":"the file is empty"}],"limitReached":false,"patternHasError":true,"errorMatches":0,"hints":["try a statement"],"elapsedUs":1500}"#
         ]],
     );
     check(
@@ -352,6 +353,8 @@ fn open_status_and_stop() {
         files_parsed: 2,
         skipped: [("empty".into(), 1)].into(),
         skipped_files: vec![skipped_file()],
+        files_kept: 1,
+        kept_files: vec![skipped_file()],
         languages: [("Rust".into(), 2)].into(),
         source_bytes: 100,
         nodes: 30,
@@ -379,7 +382,7 @@ fn open_status_and_stop() {
     check(
         &workspace,
         &expect![[
-            r#"{"root":"/p","revision":{"epoch":2,"number":9},"indexing":false,"filesSeen":3,"filesParsed":2,"skipped":{"empty":1},"skippedFiles":[{"path":"a","reason":"empty","detail":"the file is empty"}],"languages":{"Rust":2},"sourceBytes":100,"nodes":30,"treeBytes":400,"indexedInMs":5,"remembered":{"queries":1,"results":2,"bytes":3,"hits":4,"misses":5},"breakers":[{"name":"files","state":"half_open","failures":5},{"name":"parsing","state":"open","failures":5,"retryInMs":30000}],"watcher":{"state":"unavailable","pauseMs":2000,"settleMs":50,"reason":"gone","directories":12,"waiting":1,"unsteady":"ignore rules may have changed","proven":40,"looked":2},"scrub":{"enabled":true,"checked":1,"files":2,"cycles":3,"lastCycle":{"timestampMs":4,"tookMs":5,"files":6,"leftOut":7,"drift":{"content":0,"tree":0,"missing":0,"ghost":0}},"drift":{"content":1,"tree":2,"missing":3,"ghost":4},"lastDrift":{"path":"/p/a","cause":"tree","timestampMs":8}},"outcome":"ast_layer_started"}"#
+            r#"{"root":"/p","revision":{"epoch":2,"number":9},"indexing":false,"filesSeen":3,"filesParsed":2,"skipped":{"empty":1},"skippedFiles":[{"path":"a","reason":"empty","detail":"the file is empty"}],"filesKept":1,"keptFiles":[{"path":"a","reason":"empty","detail":"the file is empty"}],"languages":{"Rust":2},"sourceBytes":100,"nodes":30,"treeBytes":400,"indexedInMs":5,"remembered":{"queries":1,"results":2,"bytes":3,"hits":4,"misses":5},"breakers":[{"name":"files","state":"half_open","failures":5},{"name":"parsing","state":"open","failures":5,"retryInMs":30000}],"watcher":{"state":"unavailable","pauseMs":2000,"settleMs":50,"reason":"gone","directories":12,"waiting":1,"unsteady":"ignore rules may have changed","proven":40,"looked":2},"scrub":{"enabled":true,"checked":1,"files":2,"cycles":3,"lastCycle":{"timestampMs":4,"tookMs":5,"files":6,"leftOut":7,"drift":{"content":0,"tree":0,"missing":0,"ghost":0}},"drift":{"content":1,"tree":2,"missing":3,"ghost":4},"lastDrift":{"path":"/p/a","cause":"tree","timestampMs":8}},"outcome":"ast_layer_started"}"#
         ]],
     );
     check(

@@ -18,6 +18,8 @@ pub struct Scope {
     pub pending: usize,
     /// Selected files without a tree, as displayed, and why.
     pub skipped: Vec<(String, SkipReason)>,
+    /// Files that couldn't be read, as displayed, and why: they are there as they were read before.
+    pub kept: Vec<(String, SkipReason)>,
     /// In what it is behind the disk, or may be; `None` if it is what the disk held.
     pub lag: Option<Lag>,
 }

@@ -40,6 +40,8 @@ pub struct Totals {
     pub languages: BTreeMap<Language, u64>,
     /// Skipped files by the reason's code.
     pub skipped: BTreeMap<&'static str, u64>,
+    /// Files with a tree of an earlier reading, which couldn't be read since.
+    pub kept: u64,
 }
 
 /// What is known about one path.
@@ -49,6 +51,8 @@ pub(crate) struct PathEntry {
     pub(crate) records: Vec<Arc<FileRecord>>,
     /// Why it has no tree.
     pub(crate) skip: Option<Arc<SkipRecord>>,
+    /// Why it couldn't be read since its records were made.
+    pub(crate) kept: Option<Arc<SkipRecord>>,
 }
 
 pub(crate) type Shard = FxHashMap<Arc<Path>, PathEntry>;
@@ -96,6 +100,16 @@ impl Snapshot {
         self.entry(path)?.skip.as_ref()
     }
 
+    /// Why the file at `path` couldn't be read since its records were made, if that is so, and when that
+    /// was found first.
+    pub fn kept(&self, path: &Path) -> Option<&Arc<SkipRecord>> {
+        // Nearly always: then a query needn't look for each of its files.
+        if self.0.totals.kept == 0 {
+            return None;
+        }
+        self.entry(path)?.kept.as_ref()
+    }
+
     /// All records, in no order.
     pub fn records(&self) -> impl Iterator<Item = &Arc<FileRecord>> {
         self.0.shards.iter().flat_map(|shard| shard.values()).flat_map(|entry| &entry.records)
@@ -108,6 +122,12 @@ impl Snapshot {
             .iter()
             .flat_map(|shard| shard.values())
             .filter_map(|entry| entry.skip.as_ref())
+    }
+
+    /// Why the files that are [kept](Self::kept) are, in no order.
+    pub fn all_kept(&self) -> impl Iterator<Item = &Arc<SkipRecord>> {
+        let entries = self.0.shards.iter().flat_map(|shard| shard.values());
+        entries.filter_map(|entry| entry.kept.as_ref())
     }
 
     /// All paths that anything is known about, in no order.

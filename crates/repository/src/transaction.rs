@@ -53,7 +53,7 @@ impl<'r> Transaction<'r> {
         let entry = self.entry(&new.path);
         let at = entry.records.iter().position(|record| record.language == language);
         let old = at.map(|at| entry.records.swap_remove(at));
-        let skip = entry.skip.take();
+        let (skip, kept) = (entry.skip.take(), entry.kept.take());
         let known_id: Option<FileId> = old.as_ref().map(|record| record.id);
         let id = match known_id {
             Some(id) => id,
@@ -69,6 +69,7 @@ impl<'r> Transaction<'r> {
         });
         self.forget_record(old.as_deref());
         self.forget_skip(skip.as_deref());
+        self.state.totals.kept -= u64::from(kept.is_some());
         add(&mut self.state.totals, &record);
         let path = Arc::clone(&record.path);
         self.entry(&path).records.push(Arc::clone(&record));
@@ -93,6 +94,18 @@ impl<'r> Transaction<'r> {
         self.entry(path).skip = Some(Arc::new(record));
     }
 
+    /// Stages that a file can't be read, and why; what is known of an earlier reading stays. Without
+    /// that nothing is staged.
+    pub fn keep(&mut self, path: &Arc<Path>, stamp: FileStamp, reason: SkipReason) {
+        let known = self.state.shards[shard_of(path)].get(path);
+        if known.is_none_or(|entry| entry.records.is_empty()) {
+            return;
+        }
+        let record = SkipRecord { path: Arc::clone(path), stamp, reason };
+        let before = self.entry(path).kept.replace(Arc::new(record));
+        self.state.totals.kept += u64::from(before.is_none());
+    }
+
     /// Stages that nothing is known about a path any more.
     pub fn remove(&mut self, path: &Path) {
         let shard = shard_of(path);
@@ -106,6 +119,7 @@ impl<'r> Transaction<'r> {
             self.forget_record(Some(record));
         }
         self.forget_skip(entry.skip.as_deref());
+        self.state.totals.kept -= u64::from(entry.kept.is_some());
     }
 
     /// Publishes the batch as one new revision; without changes the revision stays.

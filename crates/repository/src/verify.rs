@@ -110,6 +110,7 @@ pub(crate) fn verify(
             if let Some(skip) = &entry.skip {
                 *totals.skipped.entry(skip.reason.code()).or_default() += 1;
             }
+            totals.kept += u64::from(entry.kept.is_some());
             for record in &entry.records {
                 found.n_records += 1;
                 add(&mut totals, record);
@@ -133,7 +134,8 @@ fn is_of(path: &Arc<Path>, entry: &PathEntry) -> bool {
     let is_right = |(at, record): (usize, &Arc<FileRecord>)| {
         record.path == *path && record.language == record.file.language && is_alone(at, record)
     };
-    records.all(is_right) && entry.skip.as_ref().is_none_or(|skip| skip.path == *path)
+    let mut marks = entry.skip.iter().chain(&entry.kept);
+    records.all(is_right) && marks.all(|mark| mark.path == *path)
 }
 
 fn check(

@@ -20,6 +20,8 @@ pub enum Change {
     Touch(Arc<FileRecord>, FileStamp),
     /// A file has no tree, and why; what was known about its path goes.
     Skip(Arc<Path>, FileStamp, SkipReason),
+    /// A file can't be read, and why; what is known of an earlier reading stays.
+    Keep(Arc<Path>, FileStamp, SkipReason),
     /// Nothing is known about a path any more.
     Remove(Arc<Path>),
 }
@@ -115,6 +117,10 @@ impl Writer {
             Change::Touch(record, stamp) => transaction.touch(record, *stamp),
             Change::Skip(path, stamp, reason) => {
                 transaction.skip(path, *stamp, reason.clone());
+                None
+            }
+            Change::Keep(path, stamp, reason) => {
+                transaction.keep(path, *stamp, reason.clone());
                 None
             }
             Change::Remove(path) => {

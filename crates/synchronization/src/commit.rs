@@ -34,6 +34,10 @@ pub(crate) fn apply(repository: &Repository, batch: Batch) -> Committed {
             transaction.skip(&path, stamp, reason);
             None
         }
+        Change::Keep(path, stamp, reason) => {
+            transaction.keep(&path, stamp, reason);
+            None
+        }
         Change::Remove(path) => {
             transaction.remove(&path);
             None

@@ -69,9 +69,12 @@ impl Synchronizer {
         scope.files.reserve(files.len());
         for (Found { display, abs, .. }, outcome) in files {
             let (display, abs) = (Arc::clone(display), Arc::clone(abs));
+            if let Some(Known::Kept(_, reason)) = &outcome {
+                scope.kept.push((display.to_string(), reason.clone()));
+            }
             let record = match outcome {
                 Some(Known::Parsed(record)) => record,
-                Some(Known::Older(record)) => {
+                Some(Known::Older(record) | Known::Kept(record, _)) => {
                     older.push(Arc::clone(&display));
                     let read_at = record.stamp.read_at_ns;
                     oldest = Some(oldest.map_or(read_at, |oldest| oldest.min(read_at)));
@@ -124,6 +127,10 @@ pub(crate) fn stored(
     let proven = is_told.then(|| Known::proven(snapshot, found)).flatten();
     proven.or_else(|| {
         let record = snapshot.record(&found.abs, found.language)?;
-        Some(Known::Older(Arc::clone(record)))
+        let record = Arc::clone(record);
+        Some(match snapshot.kept(&found.abs) {
+            Some(kept) => Known::Kept(record, kept.reason.clone()),
+            None => Known::Older(record),
+        })
     })
 }

@@ -319,6 +319,7 @@ impl Synchronizer {
             let record = snapshot.record(&found.abs, found.language);
             record.is_some_and(|record| record.stamp.stat == *stat)
                 || snapshot.skip(&found.abs).is_some_and(|skip| skip.stamp.stat == *stat)
+                || snapshot.kept(&found.abs).is_some_and(|kept| kept.stamp.stat == *stat)
         };
         let n_known = walked.files.iter().filter(is_known).count();
         let totals = snapshot.totals();
@@ -441,6 +442,8 @@ pub(crate) enum Known {
     Parsed(Arc<FileRecord>),
     /// Of an earlier reading: the file may be another by now.
     Older(Arc<FileRecord>),
+    /// The same, because the file couldn't be read since.
+    Kept(Arc<FileRecord>, SkipReason),
     Skipped(SkipReason),
 }
 
@@ -539,7 +542,8 @@ impl Known {
     /// aren't, if they are made under another one.
     pub(crate) fn proven(snapshot: &Snapshot, found: &Found) -> Option<Self> {
         if let Some(record) = snapshot.record(&found.abs, found.language) {
-            let is_told = record.stamp.stat.links <= 1;
+            // What couldn't be read is tried again.
+            let is_told = record.stamp.stat.links <= 1 && snapshot.kept(&found.abs).is_none();
             return is_told.then(|| Self::Parsed(Arc::clone(record)));
         }
         let skip = snapshot.skip(&found.abs)?;
@@ -653,7 +657,8 @@ impl<'j> Job<'j> {
     /// What is known already and certainly still true.
     pub(crate) fn look_up(snapshot: &Snapshot, found: &Found) -> Option<Known> {
         if let Some(record) = snapshot.record(&found.abs, found.language) {
-            let is_unchanged = record.stamp.proves_unchanged(&found.stat);
+            let is_unchanged =
+                record.stamp.proves_unchanged(&found.stat) && snapshot.kept(&found.abs).is_none();
             return is_unchanged.then(|| Known::Parsed(Arc::clone(record)));
         }
         let skip = snapshot.skip(&found.abs)?;
@@ -785,6 +790,12 @@ impl<'j> Job<'j> {
                     Some(Known::Skipped(SkipReason::Vanished))
                 }
                 News::Skipped(stamp, reason) => {
+                    if let Some((record, mark)) = self.last_good(index, &reason) {
+                        changes.extend(mark.filter(|_| is_held).map(|mark| (index, mark)));
+                        outcomes.push((index, Known::Kept(record, reason)));
+                        claims.push(claim);
+                        continue;
+                    }
                     let stamp = stamp.unwrap_or_default();
                     // What can't be read is tried by every query, and is no news each time.
                     let is_new = before.skip(path).is_none_or(|known| {
@@ -818,6 +829,26 @@ impl<'j> Job<'j> {
         drop(claims);
     }
 
+    /// What is held of a file that couldn't be read, and the mark of that if it is news.
+    fn last_good(
+        &self,
+        index: usize,
+        reason: &SkipReason,
+    ) -> Option<(Arc<FileRecord>, Option<Change>)> {
+        if !matches!(reason, SkipReason::Unreadable { .. } | SkipReason::Unstable) {
+            return None;
+        }
+        let Found { abs, language, stat, .. } = &self.files[index];
+        let snapshot = self.synchronizer.repository.snapshot();
+        let record = Arc::clone(snapshot.record(abs, *language)?);
+        let is_marked = snapshot
+            .kept(abs)
+            .is_some_and(|known| known.stamp.stat == *stat && known.reason == *reason);
+        let stamp = FileStamp { stat: *stat, read_at_ns: self.synchronizer.disk.now_ns() };
+        let mark = || Change::Keep(Arc::clone(abs), stamp, reason.clone());
+        Some((record, (!is_marked).then(mark)))
+    }
+
     /// Commits to the repository, or keeps for as long as the refresh what may not be there, or
     /// can't get there. The records that were made, one for each change.
     fn write(&self, is_held: bool, changes: Vec<Change>) -> Vec<Option<Arc<FileRecord>>> {
@@ -837,7 +868,7 @@ impl<'j> Job<'j> {
         if is_held {
             let language = &self.files[index].language;
             match &outcome {
-                Known::Parsed(_)
+                Known::Parsed(_) | Known::Kept(..)
                     if self.spec.languages.as_ref().is_none_or(|all| all.contains(language)) =>
                 {
                     self.n_held.parsed.fetch_add(1, Ordering::Relaxed);

@@ -10,7 +10,8 @@
 //! repaired, logged, and counted by its cause. One writer of a file at a time, here too: a repair
 //! holds the file's claim from its last look to its commit.
 //!
-//! What can't be compared is left out: a file that can't be read or keeps changing, and one without
+//! What can't be compared is left out: a file that can't be read or keeps changing, also where its
+//! last good version is held, and one without
 //! a tree for a reason that may be gone by now, such as a parser that took too long.
 
 use crate::claims::Claim;
@@ -133,7 +134,7 @@ impl Synchronizer {
             return Settled::Unknown;
         };
         let is_unread = |reason: &SkipReason| matches!(reason, SkipReason::Unreadable { .. });
-        if scope.skipped.iter().any(|(_, reason)| is_unread(reason)) {
+        if !scope.kept.is_empty() || scope.skipped.iter().any(|(_, reason)| is_unread(reason)) {
             return Settled::LookedInPart;
         }
         Settled::Looked
@@ -232,6 +233,10 @@ impl Synchronizer {
         // Before the file is read: what is stored later may be of a later state of it.
         let snapshot = self.repository.snapshot();
         let record = snapshot.record(&target.path, target.language);
+        if snapshot.kept(&target.path).is_some() {
+            // Known to be old: the next query reads it if it can be read.
+            return Comparison::Untold;
+        }
         let stored = match (record, snapshot.skip(&target.path)) {
             (Some(record), _) => Stored::Parsed(Arc::clone(record)),
             (None, Some(skip)) if depends_on_file(&skip.reason) => {

@@ -170,6 +170,51 @@ fn an_unreadable_file_is_reported_and_tried_again() {
 }
 
 #[test]
+fn a_file_that_can_no_longer_be_read_keeps_its_last_good_version_marked() {
+    let watched = small();
+    assert_eq!(watched.see(&["."]), ["a.json=1", "lib/b.json=2"]);
+    let since = watched.repository.snapshot().revision();
+    for event in [|| Event::Fails(ErrorKind::PermissionDenied), || Event::ChangesWhileRead] {
+        rewrite(&watched.fixture.path("top/a.json"), "9\n", 1);
+        watched.inject(move |path, _| path.ends_with("a.json").then(event));
+        let first = watched.refresh(&watched.spec(&["."])).unwrap();
+        assert_eq!((first.files.len(), first.kept.len(), first.skipped.len()), (2, 1, 0));
+        assert_eq!((&*first.kept[0].0, &*first.files[0].record.file.text), ("a.json", "1\n"));
+        assert_eq!(first.lag.unwrap().files, ["a.json".into()]);
+        // It is tried by each query, and is news once.
+        let marked = watched.repository.snapshot().revision();
+        watched.opened();
+        assert_eq!(watched.see(&["."]), ["a.json=1", "lib/b.json=2"]);
+        assert!(watched.opened().contains(&"top/a.json".to_owned()));
+        assert_eq!(watched.repository.snapshot().revision(), marked);
+        assert_eq!(watched.repository.snapshot().totals().kept, 1);
+        assert!(watched.repository.changes_since(since).unwrap().is_empty());
+        let all = astscope_repository::Depth::Whole;
+        assert_eq!(watched.repository.verify(all, &mut || false).n_faults, 0);
+    }
+    watched.inject(|_, _| None);
+    let read = watched.refresh(&watched.spec(&["."])).unwrap();
+    assert_eq!((read.kept.len(), read.lag), (0, None));
+    assert_eq!(&*read.files[0].record.file.text, "9\n");
+    assert_eq!(watched.repository.snapshot().totals().kept, 0);
+}
+
+#[test]
+fn a_kept_file_that_vanishes_goes() {
+    let watched = small();
+    assert_eq!(watched.see(&["."]).len(), 2);
+    rewrite(&watched.fixture.path("top/a.json"), "9\n", 1);
+    watched.inject(|path, _| {
+        path.ends_with("a.json").then_some(Event::Fails(ErrorKind::PermissionDenied))
+    });
+    assert_eq!(watched.see(&["."]), ["a.json=1", "lib/b.json=2"]);
+    watched.fixture.remove("top/a.json");
+    assert_eq!(watched.see(&["."]), ["lib/b.json=2"]);
+    assert_eq!(watched.held(), ["top/lib/b.json"]);
+    assert_eq!(watched.repository.snapshot().totals().kept, 0);
+}
+
+#[test]
 fn a_file_that_changes_while_it_is_read_is_read_again_and_given_up_in_the_end() {
     let watched = small();
     watched.inject(|path, n| {

@@ -347,16 +347,16 @@ fn summary(context: &RequestContext, scope: &Scope, totals: Totals) -> Summary {
         files_verified: totals.files_verified,
         files_selected: scope.files.len() as u64 + scope.pending as u64,
         files_pending: scope.pending as u64,
-        skipped: skipped_files(scope),
+        skipped: told(&scope.skipped),
+        files_kept: told(&scope.kept),
         limit_reached: totals.limit_reached,
         elapsed_us: elapsed_us(context),
         ..Summary::default()
     }
 }
 
-fn skipped_files(scope: &Scope) -> Vec<SkippedFile> {
-    let skipped = scope.skipped.iter();
-    skipped.map(|(path, reason)| wire::skipped(path.clone(), reason)).collect()
+fn told(files: &[(String, SkipReason)]) -> Vec<SkippedFile> {
+    files.iter().map(|(path, reason)| wire::skipped(path.clone(), reason)).collect()
 }
 
 fn elapsed_us(context: &RequestContext) -> u64 {

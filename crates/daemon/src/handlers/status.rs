@@ -10,10 +10,12 @@ use astscope_protocol::messages::{
     QuarantinedFile, RememberedStatus, ScrubCycle, ScrubStatus, SessionStatus, StatusParams,
     StatusResult, WatcherStatus, WorkspaceStatus,
 };
+use astscope_repository::SkipRecord;
 use astscope_supervision as supervision;
 use astscope_synchronization::service::{
     self as synchronization, Awareness, SyncHandle, WatchState,
 };
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long `status` waits for the list of sessions, which it can do without.
@@ -68,13 +70,15 @@ pub(crate) fn workspace(
 ) -> WorkspaceStatus {
     let snapshot = workspace.repository.snapshot();
     let totals = snapshot.totals();
-    let mut skipped_files = Vec::new();
+    let (mut skipped_files, mut kept_files) = (Vec::new(), Vec::new());
     if with_skipped {
-        let skips = snapshot.skips();
-        skipped_files.extend(
-            skips.map(|skip| wire::skipped(skip.path.to_string_lossy().into_owned(), &skip.reason)),
-        );
+        let told = |it: &Arc<SkipRecord>| {
+            wire::skipped(it.path.to_string_lossy().into_owned(), &it.reason)
+        };
+        skipped_files.extend(snapshot.skips().map(told));
+        kept_files.extend(snapshot.all_kept().map(told));
         skipped_files.sort_by(|a, b| a.path.cmp(&b.path));
+        kept_files.sort_by(|a, b| a.path.cmp(&b.path));
     }
     let skipped: u64 = totals.skipped.values().sum();
     let indexing = workspace.sync.is_indexing();
@@ -88,6 +92,8 @@ pub(crate) fn workspace(
         files_parsed: totals.files,
         skipped: totals.skipped.iter().map(|(code, n)| ((*code).to_owned(), *n)).collect(),
         skipped_files,
+        files_kept: totals.kept,
+        kept_files,
         languages: totals
             .languages
             .iter()

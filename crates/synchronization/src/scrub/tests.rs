@@ -178,6 +178,18 @@ fn what_was_just_read_is_sound_with_and_without_a_tree() {
 }
 
 #[test]
+fn a_file_that_is_kept_because_it_cannot_be_read_is_no_drift() {
+    let bench = Bench::new();
+    let settle = || bench.settle();
+    bench.lie("a.rs", "fn z() {}");
+    let path: Arc<Path> = bench.fixture.path("a.rs").into();
+    bench.damage(|to| to.keep(&path, FileStamp::default(), SkipReason::Unstable));
+    assert_eq!(bench.check("a.rs", &settle), Verdict::Open);
+    bench.damage(|to| drop(to.touch(&bench.record("a.rs"), bench.record("a.rs").stamp)));
+    assert!(matches!(bench.check("a.rs", &settle), Verdict::Drifted(_)), "but for the mark");
+}
+
+#[test]
 fn a_damaged_tree_is_found_and_repaired_with_all_that_share_it() {
     let bench = Bench::new();
     let sound = bench.record("a.rs").file.tree.tree.n_nodes();

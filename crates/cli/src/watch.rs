@@ -53,7 +53,7 @@ pub(crate) fn watch(
     };
     let mut bar = IndexingBar::new(console.err_is_terminal);
     let mut printed = Ok(());
-    let watched = backend.watch(&SubscribeParams { run, no_initial: false }, &mut |told| {
+    let watched = backend.watch(&SubscribeParams { run, ..SubscribeParams::default() }, &mut |told| {
         if let Told::Progress(progress) = told {
             bar.update(&progress);
             return ControlFlow::Continue(());

@@ -130,7 +130,7 @@ async fn query(
     let (own, selection) = (Arc::clone(daemon), Arc::new(terms.selection));
     let work = move |context: &RequestContext| match request.method.as_str() {
         method::RUN => query::run(&own, context, &request.params()?).and_then(|it| answer(&it)),
-        method::SCAN => query::scan(&own, context, request.params()?).and_then(|it| answer(&it)),
+        method::SCAN => query::scan(&own, context, &request.params()?).and_then(|it| answer(&it)),
         _ => explain::explain(&own, context, &request.params()?).and_then(|it| answer(&it)),
     };
     at_home(ctx, daemon, context, selection, work).await

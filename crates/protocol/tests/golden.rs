@@ -456,11 +456,14 @@ fn changes() {
 
 #[test]
 fn subscriptions() {
-    let params = SubscribeParams { run: RunParams::default(), no_initial: true };
+    let params = SubscribeParams { no_initial: true, ..SubscribeParams::default() };
     let json = serde_json::to_string(&params).unwrap();
     assert!(json.starts_with(r#"{"run":{"selection":"#) && json.ends_with(r#","noInitial":true}"#));
     let nothing: SubscribeParams = serde_json::from_str("{}").unwrap();
-    assert!(!nothing.no_initial);
+    assert!(!nothing.no_initial && nothing.scan.is_none());
+    let scan = r#"{"scan":{"projectDir":"/p"}}"#;
+    let scan: SubscribeParams = serde_json::from_str(scan).unwrap();
+    assert_eq!(scan.scan.unwrap().project_dir, "/p");
     let hints = vec!["h".into()];
     check(
         &SubscribeResult {

@@ -8,6 +8,7 @@ use astscope_repository::ScopedFile;
 use astscope_syntax::{ContentId, Language};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 /// What a query has found, file by file. `F` is what is found in one file, cheap to clone.
@@ -20,6 +21,8 @@ pub struct Standing<F> {
 #[derive(Clone, Debug)]
 struct KnownFile<F> {
     file: Arc<str>,
+    /// Where that leads: rules may be about some paths only.
+    path: Arc<Path>,
     content: ContentId,
     language: Language,
     /// `None` without a match.
@@ -48,7 +51,7 @@ impl<F> Default for Standing<F> {
 impl<F> KnownFile<F> {
     fn is(&self, other: &ScopedFile) -> bool {
         let record = &other.record;
-        (self.content, self.language) == (record.content, record.language)
+        (self.content, self.language) == (record.content, record.language) && self.path == other.abs
     }
 }
 
@@ -78,6 +81,7 @@ impl<F: Clone + PartialEq> Standing<F> {
             let same = known.peek().filter(|known| known.file == file.display && known.is(file));
             KnownFile {
                 file: Arc::clone(&file.display),
+                path: Arc::clone(&file.abs),
                 content: file.record.content,
                 language: file.record.language,
                 found: match same {
@@ -147,7 +151,6 @@ mod tests {
     use astscope_syntax::{
         FileId, KindTable, NodeFlags, ParsedFile, ParsedTree, TextRange, TreeBuilder,
     };
-    use std::path::Path;
 
     /// Files of a name and a text, which is also what is found there, if it isn't empty.
     fn files(texts: &[(&str, &str)]) -> Vec<ScopedFile> {

@@ -92,15 +92,16 @@ pub(super) fn recall_run(
     recall(context, &params.delivery, &(method::RUN, what))
 }
 
-fn recall_scan(
+/// The same of a `scan`.
+pub(super) fn recall_scan(
     context: &RequestContext,
     params: &ScanParams,
-    project_dir: &Path,
+    scan: &Scan,
 ) -> Option<Recalled<Records>> {
     let delivery = matches_of(&params.delivery);
     let what = ScanParams { selection: Selection::default(), delivery, ..params.clone() };
     // The rules' globs refer to the directory that the path leads to now.
-    let project_dir = project_dir.as_os_str().as_encoded_bytes();
+    let project_dir = scan.query.project_dir.as_os_str().as_encoded_bytes();
     recall(context, &params.delivery, &(method::SCAN, what, project_dir))
 }
 
@@ -198,25 +199,74 @@ fn run_text(
     })
 }
 
+/// Compiled rules, and how what they find is told.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    query: RuleQuery,
+    include_metadata: bool,
+    brief: bool,
+}
+
+impl Scan {
+    pub(super) fn compile(params: &ScanParams) -> Result<Self, RpcError> {
+        let project_dir = PathBuf::from(&params.project_dir);
+        let project_dir = project_dir.canonicalize().unwrap_or(project_dir);
+        let sources: Vec<_> = params.rules.iter().cloned().map(wire::rule_source).collect();
+        let utils: Vec<_> = params.utils.iter().cloned().map(wire::rule_source).collect();
+        let overrides = wire::overrides(params.overrides.clone());
+        let rules = RuleSet::compile(&sources, &utils, &overrides)
+            .map_err(|error| errors::rules(&error))?;
+        let query = RuleQuery { rules, project_dir, all_fixes: params.all_fixes };
+        let (include_metadata, brief) = (params.include_metadata, params.delivery.brief);
+        Ok(Self { query, include_metadata, brief })
+    }
+
+    /// The languages that the rules are about.
+    pub(super) fn languages(&self) -> Vec<Language> {
+        self.query.rules.languages().collect()
+    }
+
+    /// Searches one file with all rules.
+    pub(super) fn search(
+        &self,
+        context: &RequestContext,
+        recalled: Option<&Recalled<Records>>,
+        file: &ScopedFile,
+        limit: usize,
+    ) -> Option<Records> {
+        let verify = || {
+            let mut records = Records::default();
+            for (doc, matches) in &self.query.search(file, limit)? {
+                for found in matches {
+                    self.push(&mut records, doc, &file.display, found);
+                }
+            }
+            Some(records)
+        };
+        match recalled {
+            // Ruling a file out takes globs and requirements of many rules: it is remembered as well.
+            Some(recalled) => recalled
+                .search(file, limit, &|| context.interrupt(), || verify().map(Records::shrunk)),
+            None => verify(),
+        }
+    }
+
+    fn push(&self, records: &mut Records, doc: &CompactDoc, file: &str, found: &RuleMatch<'_>) {
+        let Self { query, include_metadata, brief } = self;
+        let record =
+            wire::scan_record(doc, file, found, *include_metadata, query.all_fixes, *brief);
+        records.push_finding(&record, found.rule.severity == Severity::Error);
+    }
+}
+
 pub(crate) fn scan(
     daemon: &Arc<Daemon>,
     context: &RequestContext,
-    params: ScanParams,
+    params: &ScanParams,
 ) -> Result<Summary, RpcError> {
-    let project_dir = PathBuf::from(&params.project_dir);
-    let project_dir = project_dir.canonicalize().unwrap_or(project_dir);
-    let recalled = recall_scan(context, &params, &project_dir);
-    let sources: Vec<_> = params.rules.into_iter().map(wire::rule_source).collect();
-    let utils: Vec<_> = params.utils.into_iter().map(wire::rule_source).collect();
-    let rules = RuleSet::compile(&sources, &utils, &wire::overrides(params.overrides))
-        .map_err(|error| errors::rules(&error))?;
-    let query = RuleQuery { rules, project_dir, all_fixes: params.all_fixes };
-    let push = |records: &mut Records, doc: &CompactDoc, file: &str, found: &RuleMatch<'_>| {
-        let (metadata, all_fixes) = (params.include_metadata, params.all_fixes);
-        let brief = params.delivery.brief;
-        let record = wire::scan_record(doc, file, found, metadata, all_fixes, brief);
-        records.push_finding(&record, found.rule.severity == Severity::Error);
-    };
+    let scan = Scan::compile(params)?;
+    let recalled = recall_scan(context, params, &scan);
+    let Scan { query, .. } = &scan;
     if let Some(text) = &params.selection.stdin {
         let Some(language) = query.rules.languages().next() else { return Ok(Summary::default()) };
         let doc = parse_text(daemon, context, language, text)?;
@@ -225,7 +275,7 @@ pub(crate) fn scan(
             usize::try_from(params.delivery.limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
         let mut records = Records::default();
         for found in found.iter().take(limit) {
-            push(&mut records, &doc, "STDIN", found);
+            scan.push(&mut records, &doc, "STDIN", found);
         }
         let (matches, error_matches) = (records.n_matches() as u64, records.n_errors());
         deliver_text(context, &params.delivery, text, records)?;
@@ -238,7 +288,7 @@ pub(crate) fn scan(
             ..Summary::default()
         });
     }
-    let wanted = Some(query.rules.languages().collect());
+    let wanted = Some(scan.languages());
     let scope = daemon.workspaces.scope(
         daemon,
         context,
@@ -246,21 +296,8 @@ pub(crate) fn scan(
         wanted,
         wire::wait(&params.delivery)?,
     )?;
-    let verify = |file: &ScopedFile, limit: usize| {
-        let mut records = Records::default();
-        for (doc, matches) in &query.search(file, limit)? {
-            for found in matches {
-                push(&mut records, doc, &file.display, found);
-            }
-        }
-        Some(records)
-    };
-    let search = |recalled: Option<&Recalled<_>>, file: &ScopedFile, limit| match recalled {
-        // Ruling a file out takes globs and requirements of many rules: it is remembered as well.
-        Some(recalled) => recalled.search(file, limit, &|| context.interrupt(), || {
-            verify(file, limit).map(Records::shrunk)
-        }),
-        None => verify(file, limit),
+    let search = |recalled: Option<&Recalled<_>>, file: &ScopedFile, limit| {
+        scan.search(context, recalled, file, limit)
     };
     stream(daemon, context, &params.delivery, &scope, recalled, &search)
 }

@@ -1,6 +1,6 @@
 //! `subscribe`: what a query has found, as often as that may have changed.
 
-use super::query::{compile, language_of, recall_run, search};
+use super::query::{Scan, compile, language_of, recall_run, recall_scan, search};
 use super::{Answered, answer, at_home};
 use crate::daemon::Daemon;
 use crate::records::Records;
@@ -10,10 +10,11 @@ use crate::workspace::Workspace;
 use crate::{connection, errors, wire};
 use astscope_protocol::frame::{Request, RpcError};
 use astscope_protocol::messages::{
-    Delivery, Matches, RunParams, SubscribeParams, SubscribeResult, UnsubscribeParams,
+    Delivery, Matches, RunParams, ScanParams, Selection, SubscribeParams, SubscribeResult,
+    UnsubscribeParams,
 };
 use astscope_protocol::{SUBSCRIPTION_BYTES_MAX, SUBSCRIPTION_MATCHES_MAX};
-use astscope_querying::{Bounds, FileDifference, Gone, Standing, execute};
+use astscope_querying::{Bounds, FileDifference, Gone, PatternQuery, Standing, execute};
 use astscope_repository::{Revision, Scope, ScopedFile};
 use astscope_supervision::Ctx;
 use astscope_synchronization::service::Wait;
@@ -24,9 +25,11 @@ use std::time::{Duration, Instant};
 
 /// What is asked again and again.
 #[derive(Debug)]
-pub(crate) struct Query {
-    params: RunParams,
-    language: Option<Language>,
+pub(crate) enum Query {
+    /// A pattern, which each look compiles for the languages of the files that there are.
+    Run { params: Box<RunParams>, language: Option<Language> },
+    /// Rules.
+    Scan { params: Box<ScanParams>, scan: Box<Scan> },
 }
 
 /// What a look at the files has shown.
@@ -56,10 +59,9 @@ pub(crate) async fn subscribe(
     context: RequestContext,
     request: &Request,
 ) -> Answered {
-    let SubscribeParams { run, no_initial } = request.params()?;
-    refuse(&run)?;
-    let context = context.with_deadline_ms(run.delivery.deadline_ms)?;
-    let query = Arc::new(Query { language: language_of(run.language.as_deref())?, params: run });
+    let SubscribeParams { run, scan, no_initial } = request.params()?;
+    let query = Arc::new(Query::compile(run, scan)?);
+    let context = context.with_deadline_ms(query.delivery().deadline_ms)?;
     let first = look(ctx, daemon, context.clone(), &query, None).await?;
     let (revision, matches) = (wire::revision(first.revision), n_matches(&first.standing));
     let (pattern_has_error, hints) = (first.pattern_has_error, first.hints.clone());
@@ -76,15 +78,15 @@ pub(crate) async fn unsubscribe(context: &RequestContext, request: &Request) -> 
 }
 
 /// What makes no sense for a query that stands.
-fn refuse(params: &RunParams) -> Result<(), RpcError> {
-    let Delivery { limit, no_wait, wait_ms, files_only, include_source, .. } = params.delivery;
+fn refuse(delivery: &Delivery, selection: &Selection) -> Result<(), RpcError> {
+    let Delivery { limit, no_wait, wait_ms, files_only, include_source, .. } = *delivery;
     for (name, is_there) in [
         ("limit", limit.is_some()),
         ("noWait", no_wait),
         ("waitMs", wait_ms.is_some()),
         ("filesOnly", files_only),
         ("includeSource", include_source),
-        ("stdin", params.selection.stdin.is_some()),
+        ("stdin", selection.stdin.is_some()),
     ] {
         if is_there {
             return Err(errors::params(format!("a subscription can't have `{name}`")));
@@ -105,9 +107,9 @@ pub(crate) async fn look(
     let started = Instant::now();
     let last = last.map(|last| (Arc::clone(&last.workspace), Arc::clone(&last.standing)));
     let (own, query) = (Arc::clone(daemon), Arc::clone(query));
-    let selection = Arc::new(query.params.selection.clone());
+    let selection = Arc::new(query.selection().clone());
     let work = move |context: &RequestContext| {
-        let home = own.workspaces.sole(&own, &query.params.selection);
+        let home = own.workspaces.sole(&own, query.selection());
         let (workspace, before) = match &last {
             // What was there may be gone for a while: then nothing is found there.
             Some((known, before)) => (home.unwrap_or_else(|_| Arc::clone(known)), before),
@@ -121,6 +123,31 @@ pub(crate) async fn look(
 }
 
 impl Query {
+    fn compile(run: RunParams, scan: Option<ScanParams>) -> Result<Self, RpcError> {
+        if let Some(params) = scan {
+            refuse(&params.delivery, &params.selection)?;
+            let scan = Box::new(Scan::compile(&params)?);
+            return Ok(Self::Scan { params: Box::new(params), scan });
+        }
+        refuse(&run.delivery, &run.selection)?;
+        let language = language_of(run.language.as_deref())?;
+        Ok(Self::Run { params: Box::new(run), language })
+    }
+
+    fn selection(&self) -> &Selection {
+        match self {
+            Self::Run { params, .. } => &params.selection,
+            Self::Scan { params, .. } => &params.selection,
+        }
+    }
+
+    fn delivery(&self) -> &Delivery {
+        match self {
+            Self::Run { params, .. } => &params.delivery,
+            Self::Scan { params, .. } => &params.delivery,
+        }
+    }
+
     fn look(
         &self,
         daemon: &Arc<Daemon>,
@@ -128,13 +155,19 @@ impl Query {
         workspace: Arc<Workspace>,
         before: &Standing<Matches>,
     ) -> Result<Look, RpcError> {
-        let Self { params, language } = self;
         let began_at = workspace.repository.snapshot().revision();
-        let wanted = language.map(|language| vec![language]);
+        let wanted = match self {
+            Self::Run { language, .. } => language.map(|language| vec![language]),
+            Self::Scan { scan, .. } => Some(scan.languages()),
+        };
         let wait = Some(Wait::Done);
-        let scope = daemon.workspaces.scope(daemon, context, &params.selection, wanted, wait)?;
-        let compiled = compile(params, *language, &scope, context)?;
-        let recalled = recall_run(context, params);
+        let scope = daemon.workspaces.scope(daemon, context, self.selection(), wanted, wait)?;
+        let (compiled, recalled) = match self {
+            Self::Run { params, language } => {
+                (Some(compile(params, *language, &scope, context)?), recall_run(context, params))
+            }
+            Self::Scan { params, scan } => (None, recall_scan(context, params, scan)),
+        };
         let Scope { files, revision, .. } = scope;
         let mut found = BTreeMap::new();
         let mut take = |file: &ScopedFile, records: Records| -> Result<(), Gone> {
@@ -144,8 +177,11 @@ impl Query {
         let interrupt = || context.interrupt();
         // One more than allowed is enough to know.
         let bounds = Bounds { limit: SUBSCRIPTION_MATCHES_MAX + 1, interrupt: &interrupt };
-        let search = |file: &ScopedFile, limit: usize| {
-            search(&compiled, params, context, recalled.as_ref(), file, limit)
+        let search = |file: &ScopedFile, limit: usize| match self {
+            Self::Run { params, .. } => {
+                search(compiled.as_ref()?, params, context, recalled.as_ref(), file, limit)
+            }
+            Self::Scan { scan, .. } => scan.search(context, recalled.as_ref(), file, limit),
         };
         let unsearched = before.unsearched(&files);
         let totals = execute(&unsearched, &daemon.pool, &bounds, &search, &mut take);
@@ -168,8 +204,8 @@ impl Query {
             revision: revision.unwrap_or(began_at),
             began_at,
             took: Duration::ZERO,
-            pattern_has_error: compiled.pattern_has_error(),
-            hints: compiled.hints().to_vec(),
+            pattern_has_error: compiled.as_ref().is_some_and(PatternQuery::pattern_has_error),
+            hints: compiled.map_or_else(Vec::new, |compiled| compiled.hints().to_vec()),
         })
     }
 }

@@ -1,15 +1,16 @@
 //! Queries that stand: what is told of each edit, to whoever reads it at once, late, or not at all.
 
 use crate::support::{
-    Daemon, LONG_ANSWER_FILES, call, long_answer, open, pattern, refused, run, status, text,
+    Daemon, LONG_ANSWER_FILES, call, everything, long_answer, open, pattern, refused, run, scan,
+    status, text,
 };
 use astscope_daemon::IdleExit;
 use astscope_fixtures::Fixture;
 use astscope_protocol::client::News;
 use astscope_protocol::messages::{
     ChangesParams, ErrorCode, IgnoreKind, KillParams, MatchRecord, ResyncReason, Revision,
-    RunParams, SubscribeParams, SubscribeResult, TreeFormat, TreeParams, TreeResult,
-    UnsubscribeParams, method,
+    RuleSource, RunParams, ScanParams, SubscribeParams, SubscribeResult, TreeFormat, TreeParams,
+    TreeResult, UnsubscribeParams, method,
 };
 use astscope_protocol::{Client, Event, SUBSCRIPTION_MATCHES_MAX, SUBSCRIPTIONS_MAX};
 use serde_json::{Value, json};
@@ -37,9 +38,13 @@ impl Mirror {
     }
 
     fn subscribe_with(daemon: &Daemon, run: &RunParams, no_initial: bool) -> Self {
+        let run = run.clone();
+        Self::begin(daemon, &SubscribeParams { run, no_initial, ..SubscribeParams::default() })
+    }
+
+    fn begin(daemon: &Daemon, params: &SubscribeParams) -> Self {
         let mut client = daemon.client();
-        let params = SubscribeParams { run: run.clone(), no_initial };
-        let begun = call(&mut client, method::SUBSCRIBE, &params);
+        let begun = call(&mut client, method::SUBSCRIBE, params);
         Self { client, begun, files: Files::new(), told: Vec::new() }
     }
 
@@ -121,6 +126,16 @@ fn found(client: &mut Client, params: &RunParams) -> Files {
     run(client, params).items.iter().map(item).collect()
 }
 
+/// What `scan` finds.
+fn scanned(client: &mut Client, params: &ScanParams) -> Files {
+    let item = |item: &astscope_protocol::messages::Item| {
+        let mut matches: Vec<String> = item.matches.iter().map(str::to_owned).collect();
+        matches.sort_by_key(|json| start(json));
+        (item.file.clone(), (item.content_id.clone(), matches))
+    };
+    scan(client, params).items.iter().map(item).collect()
+}
+
 /// Has the daemon look at the disk.
 fn commit(client: &mut Client, tree: &Fixture) {
     let params = ChangesParams { path: text(&tree.root()), ..ChangesParams::default() };
@@ -190,6 +205,46 @@ fn each_edit_is_told_as_what_disappeared_and_what_appeared() {
         })
         .unwrap();
     assert_eq!((answer["matches"].as_u64(), news), (Some(1), 0));
+}
+
+#[test]
+fn what_is_told_of_rules_is_what_a_scan_finds() {
+    let daemon = Daemon::start();
+    let tree = Fixture::parse("//- /a.js\nf(1)\n//- /b.js\ng()\n//- /test/c.js\nf(2)\n");
+    let rules = "id: no-f\nlanguage: js\nseverity: error\nmessage: no $A\nrule: {pattern: f($A)}\nignores: ['test/**']\n\
+                 ---\nid: no-g\nlanguage: js\nrule: {pattern: g($$$)}\n";
+    let rules = RuleSource { source: "r.yml".into(), yaml: rules.into(), default_id: None };
+    let selection = everything(&tree);
+    let project_dir = selection.cwd.clone();
+    let params = ScanParams { selection, rules: vec![rules], project_dir, ..ScanParams::default() };
+    let subscribe = SubscribeParams { scan: Some(params.clone()), ..SubscribeParams::default() };
+    let mut other = daemon.client();
+    let mut mirror = Mirror::begin(&daemon, &subscribe);
+    assert_eq!(mirror.begun.matches, 2);
+    assert_eq!(mirror.told(), ["resync Initial", "+ a.js:1 f(1)", "+ b.js:1 g()"]);
+    assert_eq!(mirror.files, scanned(&mut other, &params));
+    for (name, text, told) in [
+        ("b.js", "g()\nf(3)\n", &["+ b.js:2 f(3)"][..]),
+        ("b.js", "f(3) // ast-grep-ignore\n", &["- b.js:1 g()", "- b.js:2 f(3)"]),
+        // A rule is about some paths only.
+        ("test/c.js", "f(4)\ng(1)\n", &["+ test/c.js:2 g(1)"]),
+        ("a.js", "f(f(5))\n", &["- a.js:1 f(1)", "+ a.js:1 f(f(5))", "+ a.js:1 f(5)"]),
+    ] {
+        replace(&tree, name, text);
+        let now = scanned(&mut other, &params);
+        assert_eq!(mirror.told(), told);
+        assert_eq!(mirror.files, now, "{name}: {text:?}");
+    }
+    tree.remove("a.js");
+    let now = scanned(&mut other, &params);
+    mirror.settle();
+    assert_eq!(mirror.files, now);
+
+    let wrong = RuleSource { yaml: "id: x\nlanguage: js\n".into(), ..params.rules[0].clone() };
+    let wrong = ScanParams { rules: vec![wrong], ..params };
+    let wrong = SubscribeParams { scan: Some(wrong), ..SubscribeParams::default() };
+    let error = refused(&mut other, method::SUBSCRIBE, &wrong);
+    assert_eq!(error.error_code(), Some(ErrorCode::InvalidRule));
 }
 
 /// Numbers that depend on the seed alone.
@@ -296,7 +351,7 @@ fn a_connection_has_so_many_subscriptions_and_each_so_many_matches() {
     let daemon = Daemon::start();
     let tree = Fixture::parse("//- /a.js\nf(1)\n");
     let params = pattern(&tree, "js", "f($A)");
-    let subscribe = SubscribeParams { run: params.clone(), no_initial: true };
+    let subscribe = SubscribeParams { run: params.clone(), scan: None, no_initial: true };
     let mut client = daemon.client();
     for n in 1..=u64::from(SUBSCRIPTIONS_MAX) {
         let begun: SubscribeResult = call(&mut client, method::SUBSCRIBE, &subscribe);
@@ -358,7 +413,7 @@ fn what_makes_no_sense_for_a_query_that_stands_is_refused() {
     let subscribe = |adjust: Adjust<'_>| {
         let mut run = pattern(&tree, "js", "f($A)");
         adjust(&mut run);
-        SubscribeParams { run, no_initial: false }
+        SubscribeParams { run, scan: None, no_initial: false }
     };
     let adjustments: [(&str, Adjust<'_>, ErrorCode); 10] = [
         ("limit", &|it| it.delivery.limit = Some(1), ErrorCode::InvalidParams),
@@ -475,7 +530,11 @@ fn a_subscription_that_is_cancelled_before_its_answer_tells_nothing() {
     let tree = long_answer();
     let mut lines = daemon.lines();
     let run = pattern(&tree, "js", "f($A)");
-    lines.ask(1, method::SUBSCRIBE, &SubscribeParams { run: run.clone(), no_initial: false });
+    lines.ask(
+        1,
+        method::SUBSCRIBE,
+        &SubscribeParams { run: run.clone(), scan: None, no_initial: false },
+    );
     lines.cancel(1);
     if let Ok(begun) = lines.answer(1) {
         // It was there first.

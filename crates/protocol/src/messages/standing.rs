@@ -1,17 +1,20 @@
 //! A query that stands: asked once, answered again and again as files change. Apart from the
 //! requests that have one answer.
 
-use super::{Matches, Revision, RunParams};
+use super::{Matches, Revision, RunParams, ScanParams};
 use crate::frame::RpcError;
 use serde::{Deserialize, Serialize};
 
-/// Asks for the matches of a `run`, and for what becomes of them.
+/// Asks for the matches of a `run` or a `scan`, and for what becomes of them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SubscribeParams {
     /// The query. It can have no limit, and no `noWait`, `waitMs`, `filesOnly`, `includeSource` or text from
     /// `stdin`; its deadline is that of the answer.
     pub run: RunParams,
+    /// A query with rules, under the same conditions. `run` then counts for nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scan: Option<ScanParams>,
     /// Don't tell the matches that are there already.
     pub no_initial: bool,
 }

@@ -53,15 +53,16 @@ pub(crate) fn watch(
     };
     let mut bar = IndexingBar::new(console.err_is_terminal);
     let mut printed = Ok(());
-    let watched = backend.watch(&SubscribeParams { run, ..SubscribeParams::default() }, &mut |told| {
-        if let Told::Progress(progress) = told {
-            bar.update(&progress);
-            return ControlFlow::Continue(());
-        }
-        bar.clear();
-        printed = screen.take(told, console);
-        if printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    });
+    let watched =
+        backend.watch(&SubscribeParams { run, ..SubscribeParams::default() }, &mut |told| {
+            if let Told::Progress(progress) = told {
+                bar.update(&progress);
+                return ControlFlow::Continue(());
+            }
+            bar.clear();
+            printed = screen.take(told, console);
+            if printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
     bar.clear();
     printed.map_err(PrintError::Write).or_else(give_up)?;
     watched.map_err(|error| Failure::of_request(error, args.matcher.pattern.as_deref()))?;

@@ -7,8 +7,8 @@
 mod query;
 
 pub(crate) use query::{
-    ColorChoice, ContextArgs, FormatArg, HeadingArg, IgnoreArg, InputArgs, JsonStyle, MatcherArgs,
-    OutputArgs, ReportStyle, RunArgs, ScanArgs, SeverityArg, WatchArgs,
+    ColorChoice, ContextArgs, FormatArg, HeadingArg, IgnoreArg, InputArgs, JsonStyle, MATCHER,
+    MatcherArgs, OutputArgs, ReportStyle, RunArgs, ScanArgs, SeverityArg, WatchArgs, wanted,
 };
 
 use crate::{changes, exit};
@@ -199,6 +199,7 @@ pub(crate) enum LevelArg {
 
 /// `astscope explain`.
 #[derive(Args, Clone, Debug)]
+#[command(group(wanted(&MATCHER)))]
 #[command(after_help = "\
 Example:
   astscope explain -p 'GenServer.call($$$ARGS)' -l elixir")]

@@ -98,20 +98,8 @@ fn rules(
     project: Option<&Project>,
     console: &Console<'_>,
 ) -> Result<(Vec<RuleSource>, PathBuf), Failure> {
-    if let Some(name) = &args.rule {
-        let path = console.cwd.join(name);
-        let rule = read_rule(&path, name)?;
-        // ast-grep resolves the directory as typed, and a bare file name has none.
-        let base = match Path::new(name).parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => console.cwd.join(parent),
-            _ => console.cwd.clone(),
-        };
-        return Ok((vec![rule], base.canonicalize().unwrap_or_else(|_| console.cwd.clone())));
-    }
-    if let Some(text) = &args.inline_rules {
-        let rule =
-            RuleSource { source: "INLINE_RULES".to_owned(), yaml: text.clone(), default_id: None };
-        return Ok((vec![rule], console.cwd.clone()));
+    if let Some(named) = named_rules(args.rule.as_deref(), args.inline_rules.as_deref(), console)? {
+        return Ok(named);
     }
     if args.input.stdin {
         return Err(Failure::new(Exit::Unspecified, "Only one rule can scan code from StdIn.")
@@ -124,6 +112,29 @@ fn rules(
             .page("/guide/scan-project.html")
     })?;
     Ok((project.rules()?, project.dir.clone()))
+}
+
+/// Rules that the command line names or holds, and the directory that their globs refer to.
+pub(crate) fn named_rules(
+    file: Option<&str>,
+    text: Option<&str>,
+    console: &Console<'_>,
+) -> Result<Option<(Vec<RuleSource>, PathBuf)>, Failure> {
+    if let Some(name) = file {
+        let path = console.cwd.join(name);
+        let rule = read_rule(&path, name)?;
+        // ast-grep resolves the directory as typed, and a bare file name has none.
+        let base = match Path::new(name).parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => console.cwd.join(parent),
+            _ => console.cwd.clone(),
+        };
+        let base = base.canonicalize().unwrap_or_else(|_| console.cwd.clone());
+        return Ok(Some((vec![rule], base)));
+    }
+    Ok(text.map(|text| {
+        let (source, yaml) = ("INLINE_RULES".to_owned(), text.to_owned());
+        (vec![RuleSource { source, yaml, default_id: None }], console.cwd.clone())
+    }))
 }
 
 fn overrides(args: &ScanArgs) -> SeverityOverrides {

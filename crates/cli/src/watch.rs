@@ -1,4 +1,5 @@
-//! `astscope watch`: the matches of a pattern, and what becomes of them, until it is interrupted.
+//! `astscope watch`: the matches of a pattern or of rules, and what becomes of them, until it is
+//! interrupted.
 //!
 //! What was told is kept, so that a daemon that has to tell everything anew, because it was
 //! restarted or its client was slow, makes this print only what is other.
@@ -12,11 +13,12 @@ use crate::notices;
 use crate::output::PrintError;
 use crate::output::style::Styles;
 use crate::progress::IndexingBar;
-use crate::request::{delivery, give_up, run_params, selection};
+use crate::request::{delivery, give_up, run_params, selection, utf8};
+use crate::scan::named_rules;
 use crate::sgconfig::Project;
 use astscope_protocol::client::News;
 use astscope_protocol::messages::{
-    Delivery, Difference, Matches, Range, Revision, SubscribeParams, Summary,
+    Delivery, Difference, Matches, Range, Revision, ScanParams, SubscribeParams, Summary,
 };
 use serde::Deserialize;
 use std::borrow::Cow;
@@ -42,7 +44,17 @@ pub(crate) fn watch(
     let project = Project::discover(global.config.as_deref(), &console.cwd)?;
     let selection = selection(&args.input, project.as_ref(), console)?;
     let delivery = Delivery { brief: !args.json, ..delivery(global) };
-    let run = run_params(&args.matcher, args.lang.as_ref(), selection, delivery);
+    let named = named_rules(args.rule.as_deref(), args.inline_rules.as_deref(), console)?;
+    let params = if let Some((rules, base)) = named {
+        let utils = project.as_ref().map(Project::utils).transpose()?.unwrap_or_default();
+        let project_dir = utf8(&base)?;
+        let scan =
+            ScanParams { selection, rules, utils, project_dir, delivery, ..ScanParams::default() };
+        SubscribeParams { scan: Some(scan), ..SubscribeParams::default() }
+    } else {
+        let run = run_params(&args.matcher, args.lang.as_ref(), selection, delivery);
+        SubscribeParams { run, ..SubscribeParams::default() }
+    };
     let mut screen = Screen {
         json: args.json,
         styles: Styles::new(console.color_out(global.color)),
@@ -53,16 +65,15 @@ pub(crate) fn watch(
     };
     let mut bar = IndexingBar::new(console.err_is_terminal);
     let mut printed = Ok(());
-    let watched =
-        backend.watch(&SubscribeParams { run, ..SubscribeParams::default() }, &mut |told| {
-            if let Told::Progress(progress) = told {
-                bar.update(&progress);
-                return ControlFlow::Continue(());
-            }
-            bar.clear();
-            printed = screen.take(told, console);
-            if printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
+    let watched = backend.watch(&params, &mut |told| {
+        if let Told::Progress(progress) = told {
+            bar.update(&progress);
+            return ControlFlow::Continue(());
+        }
+        bar.clear();
+        printed = screen.take(told, console);
+        if printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
     bar.clear();
     printed.map_err(PrintError::Write).or_else(give_up)?;
     watched.map_err(|error| Failure::of_request(error, args.matcher.pattern.as_deref()))?;
@@ -168,7 +179,8 @@ impl Screen {
                 let found: Found<'_> = serde_json::from_str(json)?;
                 let line = found.range.start.line + 1;
                 let text = found.lines.lines().next().unwrap_or_default().trim();
-                let text = format!("{sign} {file}:{line}: {text}");
+                let rule = found.rule_id.map_or_else(String::new, |rule| format!("[{rule}] "));
+                let text = format!("{sign} {file}:{line}: {rule}{text}");
                 writeln!(console.out, "{}", style.paint(text))?;
             }
         }
@@ -178,8 +190,11 @@ impl Screen {
 
 /// What is printed of a match.
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Found<'a> {
     range: Range,
+    #[serde(borrow)]
+    rule_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     lines: Cow<'a, str>,
 }

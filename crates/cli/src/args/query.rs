@@ -1,14 +1,22 @@
 //! What to search for, where, and how to print it: the options of `run` and `scan`.
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use regex::Regex;
 
 const SELECTION: &str = "What to search";
 const PRINTING: &str = "Output";
 
+/// What says what to find, one of which is required.
+pub(crate) const MATCHER: [&str; 2] = ["pattern", "kind"];
+const MATCHER_OR_RULES: [&str; 4] = ["pattern", "kind", "rule", "inline_rules"];
+
+/// That one of these is required.
+pub(crate) fn wanted(arguments: &'static [&'static str]) -> ArgGroup {
+    ArgGroup::new("wanted").required(true).args(arguments)
+}
+
 /// A pattern or a kind.
 #[derive(Args, Clone, Debug, Default)]
-#[group(required = true)]
 pub(crate) struct MatcherArgs {
     /// Code to find, with $A for one node and $$$A for any number of nodes.
     #[arg(short, long, value_name = "PATTERN")]
@@ -202,6 +210,7 @@ pub(crate) enum HeadingArg {
 
 /// `astscope run`.
 #[derive(Args, Clone, Debug)]
+#[command(group(wanted(&MATCHER)))]
 #[command(after_help = "\
 Examples:
   astscope run -p 'Enum.map($LIST, $FUN)' -l elixir lib
@@ -232,14 +241,18 @@ pub(crate) struct RunArgs {
 
 /// `astscope watch`.
 #[derive(Args, Clone, Debug)]
+#[command(group(wanted(&MATCHER_OR_RULES)))]
 #[command(after_help = "\
 Prints the matches that are there, and then whatever changes, until it is interrupted:
 
   + PATH:LINE: TEXT   it appeared; TEXT is its first line
   - PATH:LINE: TEXT   it disappeared
 
+With rules, [RULE] stands before the text.
+
 A match that moved to another line disappears and appears. What is printed adds up to what `astscope \
-run` prints, also after the daemon was restarted; one that is stopped meanwhile is started again.
+run` or `scan` prints, also after the daemon was restarted; one that is stopped meanwhile is started \
+again.
 
 With --json each line is an object, whose `kind` is `appeared`, `disappeared` (both with the `match`), \
 or `settled`: what was printed is then the answer at that `revision`. All paths must lie in one \
@@ -247,13 +260,20 @@ directory that can be watched.
 
 Examples:
   astscope watch -p 'todo!($$$)' -l rust
-  astscope watch -p 'console.log($$$)' --no-initial --json src | jq -r .match.file")]
+  astscope watch -p 'console.log($$$)' --no-initial --json src | jq -r .match.file
+  astscope watch -r rules/no-eval.yml src")]
 pub(crate) struct WatchArgs {
     #[command(flatten)]
     pub(crate) matcher: MatcherArgs,
     /// The language of the pattern; without it each file's own.
     #[arg(short, long, value_name = "LANG")]
     pub(crate) lang: Option<String>,
+    /// Watch the matches of the rules in one file.
+    #[arg(short, long, value_name = "RULE_FILE", conflicts_with_all = ["pattern", "kind", "lang"])]
+    pub(crate) rule: Option<String>,
+    /// Watch the matches of the rules in `RULE_TEXT`, several separated by `---`.
+    #[arg(long, value_name = "RULE_TEXT", conflicts_with_all = ["rule", "pattern", "kind", "lang"])]
+    pub(crate) inline_rules: Option<String>,
     #[command(flatten)]
     pub(crate) input: InputArgs,
     /// Don't print the matches that are there already.

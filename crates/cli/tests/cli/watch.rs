@@ -103,6 +103,34 @@ fn each_match_is_a_line_and_what_is_told_anew_is_printed_once() {
 }
 
 #[test]
+fn rules_are_asked_for_as_by_a_scan_and_named_before_the_text() {
+    let mut backend = telling();
+    let of_rule = |mut found: serde_json::Value| {
+        found["ruleId"] = "no-f".into();
+        found
+    };
+    backend.told = vec![
+        begun(),
+        resync(ResyncReason::Initial),
+        difference("a.js", &[], &[of_rule(found(0, "  f(1) // x"))]),
+        settled(1),
+    ];
+    let rule = "{id: no-f, language: js, rule: {pattern: f($A)}}";
+    let output = run(&mut backend, &["watch", "--inline-rules", rule, "src"]);
+    assert_eq!((output.code, output.out.as_str()), (0, "+ a.js:1: [no-f] f(1) // x\n"));
+    let asked = backend.subscribe.unwrap().scan.unwrap();
+    assert_eq!((asked.rules.len(), asked.rules[0].yaml.as_str()), (1, rule));
+    assert_eq!(asked.selection.paths, ["src"]);
+    assert!(asked.delivery.brief && !asked.project_dir.is_empty());
+    let neither = run(&mut telling(), &["watch", "src"]);
+    assert!(neither.code == 2 && neither.err.contains("--rule"), "{neither:?}");
+    let both = run(&mut telling(), &["watch", "-p", "f", "--inline-rules", rule]);
+    assert_eq!(both.code, 2, "{both:?}");
+    let missing = run(&mut telling(), &["watch", "-r", "missing.yml"]);
+    assert!(missing.code != 0 && missing.err.contains("missing.yml"), "{missing:?}");
+}
+
+#[test]
 fn json_is_an_object_a_line_and_says_when_it_is_whole() {
     let output = run(&mut telling(), &["watch", "-p", "f($A)", "--json"]);
     let lines: Vec<serde_json::Value> =

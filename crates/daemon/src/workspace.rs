@@ -55,6 +55,8 @@ pub(crate) struct Workspace {
     pub(crate) subtrees: Subtrees,
     /// What it gives back when memory is short.
     _reclaimed: Reclaimed,
+    /// What it can't: it has to know what changes.
+    _watching: Account,
 }
 
 /// Subtrees that are made with their handles.
@@ -149,6 +151,10 @@ impl Workspace {
         let sync = SyncHandle::new(engine, config);
         Ok(Self {
             _reclaimed: Reclaimed::register(&memory, &results, &patterns, &sync),
+            _watching: accounts.counted("watches", Class::Index, {
+                let sync = sync.clone();
+                move || sync.watching_bytes()
+            }),
             patterns,
             files,
             id,

@@ -209,6 +209,14 @@ impl SyncHandle {
         self.shared.engine.forget_walks(idle, dry_run)
     }
 
+    /// About how many bytes it takes to know what has changed: the watched directories, the files
+    /// that are listed in them, and what waits to be applied.
+    pub fn watching_bytes(&self) -> u64 {
+        let tracker = self.shared.engine.tracker();
+        let watches = tracker.watches().map_or(0, |watches| watches.bytes());
+        (watches + tracker.bytes()) as u64
+    }
+
     /// Whether the first crawl is still under way.
     pub fn is_indexing(&self) -> bool {
         self.shared.is_indexing()

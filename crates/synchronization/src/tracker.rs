@@ -23,6 +23,10 @@ use std::time::{Duration, Instant};
 /// Entries that may wait to be looked at. A walk of the tree costs less than more of them.
 const QUEUE_MAX: usize = 8192;
 
+/// About what one of them takes: its place in a map, and a name of some thirty bytes.
+#[cfg(feature = "service")]
+const ENTRY_BYTES: usize = 64;
+
 /// Who waits for another to apply looks this often whether it was given up.
 const RECHECK: Duration = Duration::from_millis(20);
 
@@ -212,6 +216,15 @@ impl Tracker {
     pub(crate) fn n_waiting(&self) -> usize {
         let inner = self.lock();
         inner.queue.n_entries + inner.applying.as_ref().map_or(0, |applying| applying.n_entries)
+    }
+
+    /// About how many bytes that takes, but for the watches. The listed paths belong to the records.
+    #[cfg(feature = "service")]
+    pub(crate) fn bytes(&self) -> usize {
+        let inner = self.lock();
+        let queues = [Some(&inner.queue), inner.applying.as_deref(), inner.since_walk.as_ref()];
+        let n_entries: usize = queues.into_iter().flatten().map(|queue| queue.n_entries).sum();
+        inner.listed.capacity() * size_of::<Arc<Path>>() + n_entries * ENTRY_BYTES
     }
 
     /// Events that were taken in so far.

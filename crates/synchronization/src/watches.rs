@@ -311,6 +311,16 @@ impl Watches {
         directories.all(|directory| known.ids.contains_key(directory))
     }
 
+    /// About how many bytes it takes to know them here; the kernel has its own.
+    #[cfg(feature = "service")]
+    pub(crate) fn bytes(&self) -> usize {
+        let known = lock(&self.known);
+        let places = known.paths.capacity() + known.ids.capacity();
+        // A path is shared by both.
+        let paths: usize = known.ids.keys().map(|path| path.as_os_str().len()).sum();
+        places * size_of::<(WatchId, Arc<Path>)>() + paths
+    }
+
     /// How many directories are watched.
     #[cfg(feature = "service")]
     pub(crate) fn n_directories(&self) -> usize {

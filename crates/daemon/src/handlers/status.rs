@@ -29,7 +29,9 @@ pub(crate) fn status(daemon: &Daemon, params: &StatusParams) -> StatusResult {
         let snapshot = workspace.repository.snapshot();
         memory.text += snapshot.totals().source_bytes;
         memory.trees += snapshot.totals().tree_bytes;
-        memory.indexes += snapshot.index_bytes() + workspace.repository.history_bytes();
+        memory.indexes += snapshot.index_bytes()
+            + workspace.repository.history_bytes()
+            + workspace.sync.watching_bytes();
         memory.caches += workspace.memory.accounts().by_class().of(Class::Cache);
     }
     (memory.resident_anon, memory.resident_file) = memory::resident_bytes();

@@ -379,6 +379,25 @@ async fn what_changes_is_heard_and_parsed_before_anybody_asks() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_it_takes_to_watch_is_counted() {
+    let bench = Bench::native("//- /a.json\n1\n").await;
+    bench.until_steady().await;
+    let few = bench.sync.watching_bytes();
+    assert!(few > 0);
+    for n in 0..100 {
+        bench.fixture.write(format!("new/{n}/a.json"), "1\n");
+    }
+    bench.until(|| bench.files() == 101).await;
+    bench.until_steady().await;
+    let paths = 100 * bench.fixture.path("new/0").as_os_str().len() as u64;
+    let many = bench.sync.watching_bytes();
+    assert!(many > few + paths, "{few}, then {many}");
+    std::fs::remove_dir_all(bench.fixture.path("new")).unwrap();
+    // The maps keep their room.
+    bench.until(|| bench.sync.watching_bytes() <= many - paths).await;
+}
+
 /// Of a burst nobody sees a part, unless he asks in the middle of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_that_change_together_are_one_commit() {

@@ -198,6 +198,10 @@ impl<'a> Hand<'a> {
         let deed = chosen.map_or(Deed::Edit, |(deed, _)| *deed);
         // The tree is to stay about as large as it was.
         let n_now = self.listing.files.len();
+        if n_now > self.n_files * 2 {
+            // What was committed comes back with each checkout, whatever else is done.
+            return Ok(Deed::DeleteDirectory);
+        }
         Ok(match deed {
             Deed::Create | Deed::Grow | Deed::MoveIn if n_now * 2 > self.n_files * 3 => {
                 [Deed::DeleteDirectory, Deed::MoveOut][self.random.below(2)]

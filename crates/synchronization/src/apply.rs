@@ -200,14 +200,16 @@ impl Synchronizer {
         let (mut open, mut at) = (Vec::new(), Vec::new());
         let mut known: Vec<Option<Known>> = Vec::with_capacity(files.len());
         for (index, file) in files.iter().enumerate() {
-            let outcome = Known::proven(&snapshot, file);
-            if outcome.is_none() && wait {
-                // Hidden, or skipped for a reason that may have passed.
+            let mut outcome = Known::proven(&snapshot, file);
+            // Hidden, or skipped for a reason that may have passed.
+            if outcome.is_none() && !wait {
+                outcome = stored(&snapshot, file, None);
+            } else if outcome.is_none() {
                 let Some(stat) = stat_at(&file.abs) else { return Ok(None) };
                 open.push(Found { stat, typed: 0, ..file.clone() });
                 at.push(index);
             }
-            known.push(outcome.or_else(|| stored(&snapshot, file, None)));
+            known.push(outcome);
         }
         let mut revision = snapshot.revision();
         if !open.is_empty() {

@@ -34,7 +34,7 @@ use crate::{CrawlSummary, RefreshError, Synchronizer};
 use astscope_repository::service::CoreState;
 use astscope_supervision::{Address, ChildRef, ChildSpec, Pool, Strategy, SupervisorSpec};
 use rayon::ThreadPool;
-use refreshes::REFRESHES_MAX;
+use refreshes::RUNNING_MAX;
 use scrubber::Scrub;
 use std::convert::Infallible;
 use std::fmt;
@@ -160,7 +160,7 @@ impl SyncHandle {
             paused: watch::Sender::new(false),
             uncovered: watch::Sender::new(None),
             nudge: Notify::new(),
-            refreshing: Arc::new(Semaphore::new(REFRESHES_MAX)),
+            refreshing: Arc::new(Semaphore::new(RUNNING_MAX)),
             scrub: Scrub::default(),
             indexing: AtomicBool::new(true),
             files_seen: AtomicU64::new(0),

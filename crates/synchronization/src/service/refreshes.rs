@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// Refreshes of a workspace that run at a time, those that hang included: each has a thread. More
 /// than there are seats for queries, so that only a disk that hangs has any of them wait.
-pub(super) const REFRESHES_MAX: usize = 64;
+pub(super) const RUNNING_MAX: usize = 64;
 
 /// Who wants no waiting waits as long for names and metadata, as far as the last walk is remembered:
 /// those of 100,000 files take a third of it.

@@ -22,6 +22,8 @@ pub mod roots;
 pub mod service;
 pub mod walk;
 
+#[cfg(test)]
+mod aged;
 mod apply;
 mod claims;
 mod commit;

@@ -15,8 +15,9 @@
 //! (`tracker`). Only what lies outside the watched directories is looked at then.
 //!
 //! What goes unseen: an ignore file above the walked tree that appears and vanishes again within
-//! one walk. What is not remembered: walks through symlinks, walks that met errors, trees with a
-//! linked git directory (worktrees, submodules), whose rules lie elsewhere.
+//! one walk, and a script written through a hard link elsewhere that vanishes within it. What is not
+//! remembered: walks through symlinks, walks that met errors, trees with a linked git directory
+//! (worktrees, submodules), whose rules lie elsewhere.
 
 use crate::read::stat_of;
 use crate::walk::{Found, GlobError, WalkSpec, Walked, join, walk};
@@ -276,7 +277,7 @@ impl Witness {
         let directories = walked.directories.par_iter().with_min_len(STATS_A_TASK);
         let witnesses = directories.map(|(directory, _)| {
             Some(match Self::of_presence(directory.join(".git"))? {
-                Self::Directory(git) => Some(Self::of(git.join("info/exclude"), now_ns)?),
+                Self::Directory(git) => Some(Self::of_exclude(&git, now_ns)?),
                 _ => None,
             })
         });
@@ -288,6 +289,18 @@ impl Witness {
             }
         }
         Some(witnesses)
+    }
+
+    /// The exclude file of a git directory that was walked past. Where there is none now the walk
+    /// may have read one, unless the directory that would have held it is old.
+    fn of_exclude(git: &Path, now_ns: i64) -> Option<Self> {
+        let witness = Self::of(git.join("info/exclude"), now_ns)?;
+        if matches!(witness, Self::Absent(_))
+            && matches!(Self::of(git.join("info"), now_ns)?, Self::Absent(_))
+        {
+            Self::of(git.to_path_buf(), now_ns)?;
+        }
+        Some(witness)
     }
 
     /// What the walk read below. `None` if that can't all be told.

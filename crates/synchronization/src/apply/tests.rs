@@ -1,6 +1,7 @@
 //! The law: whatever happens to a tree, an answer from what is stored is that of a look at it.
 
 use super::*;
+use crate::aged::aged;
 use crate::events::{EventSource, Inotify, RawEvent, RawKind, WatchId};
 use crate::read::{Disk, OpenFile, RealDisk};
 use crate::unprivileged::{Reopened, reopen, unprivileged};
@@ -149,6 +150,7 @@ impl World {
             fs::write(root.join(file), "1\n").unwrap();
         }
         fs::create_dir(root.parent().unwrap().join("elsewhere")).unwrap();
+        aged(&root);
         let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap());
         let repository = Arc::new(Repository::new(1));
         let disk = Clocked::default();

@@ -1,6 +1,7 @@
 //! Every kind of change that alters what a walk finds must make the memory of it useless.
 
 use super::*;
+use crate::aged::aged;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::SystemTime;
@@ -148,6 +149,40 @@ fn what_changed_just_before_a_walk_is_not_trusted() {
     let now_ns = later_ns() - 3_600_000_000_000;
     recall.walk(&pool, &spec, now_ns, &|| false).unwrap();
     assert!(recall.known(&spec).is_none());
+}
+
+/// Makes a change whenever a walk asks whether to stop, and once when it doesn't come to that.
+#[track_caller]
+fn check_during(change: impl Fn(&Tree) + Sync) {
+    for moment in 0.. {
+        let (tree, recall, pool) = (Tree::new(), Recall::default(), pool());
+        fs::write(tree.root.join(".git/info/exclude"), "b.rs\n").unwrap();
+        let (spec, now_ns) = (tree.spec(), aged(&tree.root));
+        let n_asked = AtomicU64::new(0);
+        let stop = || {
+            if n_asked.fetch_add(1, Ordering::Relaxed) == moment {
+                change(&tree);
+            }
+            false
+        };
+        recall.walk(&pool, &spec, now_ns, &stop).unwrap();
+        let again = recall.walk(&pool, &spec, later_ns(), &|| false).unwrap();
+        assert_eq!(shown(&again), shown(&walk(&spec, &|| false).unwrap()), "at {moment}");
+        if n_asked.into_inner() <= moment {
+            return;
+        }
+    }
+}
+
+#[test]
+fn rules_that_change_during_the_walk_are_noticed() {
+    let exclude = |tree: &Tree| tree.root.join(".git/info/exclude");
+    check_during(|tree| fs::remove_file(exclude(tree)).unwrap());
+    check_during(|tree| fs::write(exclude(tree), "a.rs\n").unwrap());
+    check_during(|tree| fs::remove_dir_all(tree.root.join(".git/info")).unwrap());
+    check_during(|tree| fs::remove_dir_all(tree.root.join(".git")).unwrap());
+    check_during(|tree| fs::write(tree.root.join("src/.ignore"), "c.rs\n").unwrap());
+    check_during(|tree| fs::remove_file(tree.root.join(".gitignore")).unwrap());
 }
 
 #[test]

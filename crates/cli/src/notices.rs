@@ -55,8 +55,9 @@ fn lagging(freshness: &Freshness) -> Option<String> {
         n if n <= NAMED_MAX as u64 => Some(paths.join(", ")),
         n => Some(format!("{n} files")),
     };
-    let seconds = format!("{}.{} s", ms / 1000, ms % 1000 / 100);
-    let older = named.map(|named| format!("{named} may have changed {seconds} ago or later"));
+    let tenths = ms.div_ceil(100);
+    let seconds = format!("{}.{} s", tenths / 10, tenths % 10);
+    let older = named.map(|named| format!("{named} may have changed in the last {seconds}"));
     let names = names_unknown.then(|| "which files there are wasn't looked at".to_owned());
     let text = older.into_iter().chain(names).collect::<Vec<_>>().join("; ");
     (!text.is_empty()).then_some(text)
@@ -121,7 +122,7 @@ mod tests {
         };
         assert_eq!(say(0, &[], false), None, "only files that weren't parsed yet");
         let named = say(2, &["a.py", "b.py"], false).unwrap();
-        assert_eq!(named, "a.py, b.py may have changed 1.2 s ago or later");
+        assert_eq!(named, "a.py, b.py may have changed in the last 1.3 s");
         let counted = say(9, &["a.py"], true).unwrap();
         assert!(counted.starts_with("9 files may have changed"), "{counted}");
         assert!(counted.ends_with("; which files there are wasn't looked at"), "{counted}");

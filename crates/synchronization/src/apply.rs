@@ -4,6 +4,7 @@
 use crate::events::EventSource;
 use crate::lag::{Seen, stored};
 use crate::read::stat_of;
+use crate::recall::Recalled;
 use crate::refresh::{Beginning, CrawlSummary, Job, Known, RefreshError, Synchronizer};
 use crate::tracker::{Proof, Shake, Taken, Taking, Touch, goes_by_content, is_hidden};
 use crate::walk::{Found, WalkSpec, Walked, entries, walk};
@@ -243,18 +244,17 @@ impl Synchronizer {
         Ok(Some(self.scope(outcomes, Vec::new(), Some(snapshot.revision()))))
     }
 
-    /// Makes what was just walked for `spec` answer until names change. `proof` is from before the
-    /// walk.
-    pub(crate) fn vouch(&self, spec: &WalkSpec, walked: &Walked, proof: Proof) {
+    /// Makes what was just walked answer until names change. `proof` is from before the walk.
+    pub(crate) fn vouch(&self, recalled: &Recalled, proof: Proof) {
         let tracker = self.tracker();
         let Some(watches) = tracker.watches() else { return };
-        let directories = walked.directories.iter().map(|(directory, _)| &**directory);
+        let directories = recalled.walked.directories.iter().map(|(directory, _)| &**directory);
         // Nothing may have come or gone while it was walked: then it saw what the proof is about.
         if watches.drain(tracker).is_ok()
             && tracker.has_kept_names(proof)
             && watches.covers(directories)
         {
-            self.recall().vouch(spec, proof.names);
+            recalled.vouch(proof.names);
         }
     }
 

@@ -66,6 +66,23 @@ pub(crate) struct Remembered {
     bytes: usize,
 }
 
+/// What a walk found, and the memory of just this one, if there is any: meanwhile another that took
+/// longer, and knows less, may have come in its place.
+#[derive(Debug)]
+pub(crate) struct Recalled {
+    pub(crate) walked: Arc<Walked>,
+    remembered: Option<Arc<Remembered>>,
+}
+
+impl Recalled {
+    /// It is true as long as there are these names.
+    pub(crate) fn vouch(&self, names: u64) {
+        if let Some(remembered) = &self.remembered {
+            remembered.names.store(names, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Recall {
     /// What [`walk`] gives, from memory where that is certainly the same.
     ///
@@ -76,20 +93,21 @@ impl Recall {
         spec: &WalkSpec,
         now_ns: i64,
         stop: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Arc<Walked>, GlobError> {
+    ) -> Result<Recalled, GlobError> {
         if let Some(known) = self.known(spec) {
             if let Some(walked) = pool.install(|| known.walk_again()) {
-                return Ok(Arc::new(walked));
+                return Ok(Recalled { walked: Arc::new(walked), remembered: Some(known) });
             }
             self.forget(&known);
         }
         if !spec.enters_directories() {
-            return walk(spec, stop).map(Arc::new);
+            return Ok(Recalled { walked: Arc::new(walk(spec, stop)?), remembered: None });
         }
         // These lie outside the directories whose times would tell of a change during the walk.
         let excludes = gitconfig_excludes_path();
         let above = Witness::above(spec, excludes.as_deref(), now_ns);
         let walked = Arc::new(walk(spec, stop)?);
+        let mut remembered = None;
         if let Some(mut outside) = above
             && !stop()
             && is_whole(spec, &walked)
@@ -101,18 +119,10 @@ impl Recall {
             let witnesses = outside.iter().chain(inside.iter().flatten());
             let bytes = walked.bytes() + witnesses.map(Witness::bytes).sum::<usize>();
             let names = AtomicU64::new(0);
-            let walk = Remembered { spec, walked, outside, inside, names, excludes, bytes };
-            self.remember(walk);
+            let new = Remembered { spec, walked, outside, inside, names, excludes, bytes };
+            remembered = Some(self.remember(new));
         }
-        Ok(walked)
-    }
-
-    /// What [`walk`](Self::walk) has just found is true as long as there are these names.
-    pub(crate) fn vouch(&self, spec: &WalkSpec, names: u64) {
-        let walks = self.lock();
-        if let Some(slot) = walks.iter().find(|slot| slot.walk.spec == *spec) {
-            slot.walk.names.store(names, Ordering::Relaxed);
-        }
+        Ok(Recalled { walked, remembered })
     }
 
     /// The walk that is true while there are these names, without a look at what was walked. Its
@@ -159,11 +169,13 @@ impl Recall {
         self.lock().retain(|slot| !Arc::ptr_eq(&slot.walk, stale));
     }
 
-    fn remember(&self, new: Remembered) {
+    fn remember(&self, new: Remembered) -> Arc<Remembered> {
+        let walk = Arc::new(new);
         let mut walks = self.lock();
-        walks.retain(|slot| slot.walk.spec != new.spec);
-        walks.push_front(Slot { walk: Arc::new(new), used: Instant::now() });
+        walks.retain(|slot| slot.walk.spec != walk.spec);
+        walks.push_front(Slot { walk: Arc::clone(&walk), used: Instant::now() });
         walks.truncate(REMEMBERED_MAX);
+        walk
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Slot>> {

@@ -184,12 +184,13 @@ impl Synchronizer {
         }
         self.answers.looked.fetch_add(1, Ordering::Relaxed);
         let began = self.begin_walk();
-        let walked = self.recall.walk(&self.pool, spec, began.at_ns, stop)?;
+        let recalled = self.recall.walk(&self.pool, spec, began.at_ns, stop)?;
+        let walked = &recalled.walked;
         if stop() {
             return Err(RefreshError::Cancelled);
         }
         let admitted = match &self.reach {
-            Some(reach) => reach.admit(spec, &walked, &|path| {
+            Some(reach) => reach.admit(spec, walked, &|path| {
                 proof.is_some() && self.tracker.listed(path).is_some()
             }),
             None => vec![false; walked.resolved.len()],
@@ -197,17 +198,17 @@ impl Synchronizer {
         if let Some(proof) = proof
             && !admitted.contains(&false)
         {
-            self.vouch(spec, &walked, proof);
+            self.vouch(&recalled, proof);
         }
         seen.is_looked = true;
         seen.is_kept = admitted.contains(&true);
-        seen.walked = Some(Arc::clone(&walked));
+        seen.walked = Some(Arc::clone(walked));
         tell(&seen);
         if !wait {
-            return Ok(self.stored_of(&walked, &seen));
+            return Ok(self.stored_of(walked, &seen));
         }
         let looked =
-            self.refresh_on(&self.pool, spec, (&walked, &began), &admitted, stop, progress)?;
+            self.refresh_on(&self.pool, spec, (walked, &began), &admitted, stop, progress)?;
         Ok(looked.0)
     }
 
@@ -296,7 +297,7 @@ impl Synchronizer {
     pub(crate) fn look(&self, stop: &(dyn Fn() -> bool + Sync)) -> Result<Look, RefreshError> {
         let Some(reach) = &self.reach else { return Ok(Look::default()) };
         let spec = WalkSpec::all_of(reach.root());
-        let walked = self.recall.walk(&self.pool, &spec, self.disk.now_ns(), stop)?;
+        let walked = self.recall.walk(&self.pool, &spec, self.disk.now_ns(), stop)?.walked;
         if stop() {
             return Err(RefreshError::Cancelled);
         }

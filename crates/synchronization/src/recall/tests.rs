@@ -73,13 +73,13 @@ fn is_remembered(recall: &Recall, spec: &WalkSpec) -> bool {
 fn check(change: impl FnOnce(&Tree), is_noticed: bool) {
     let (tree, recall, pool) = (Tree::new(), Recall::default(), pool());
     let spec = tree.spec();
-    let first = recall.walk(&pool, &spec, later_ns(), &|| false).unwrap();
+    let first = recall.walk(&pool, &spec, later_ns(), &|| false).unwrap().walked;
     assert_eq!(first.files.len(), 4);
     assert!(is_remembered(&recall, &spec));
     tree.tick();
     change(&tree);
     assert_eq!(is_remembered(&recall, &spec), !is_noticed);
-    let again = recall.walk(&pool, &spec, later_ns(), &|| false).unwrap();
+    let again = recall.walk(&pool, &spec, later_ns(), &|| false).unwrap().walked;
     assert_eq!(shown(&again), shown(&walk(&spec, &|| false).unwrap()));
 }
 
@@ -166,7 +166,7 @@ fn check_during(change: impl Fn(&Tree) + Sync) {
             false
         };
         recall.walk(&pool, &spec, now_ns, &stop).unwrap();
-        let again = recall.walk(&pool, &spec, later_ns(), &|| false).unwrap();
+        let again = recall.walk(&pool, &spec, later_ns(), &|| false).unwrap().walked;
         assert_eq!(shown(&again), shown(&walk(&spec, &|| false).unwrap()), "at {moment}");
         if n_asked.into_inner() <= moment {
             return;
@@ -183,6 +183,42 @@ fn rules_that_change_during_the_walk_are_noticed() {
     check_during(|tree| fs::remove_dir_all(tree.root.join(".git")).unwrap());
     check_during(|tree| fs::write(tree.root.join("src/.ignore"), "c.rs\n").unwrap());
     check_during(|tree| fs::remove_file(tree.root.join(".gitignore")).unwrap());
+}
+
+/// A walk that took long is remembered after a younger one, before that one is vouched for.
+#[test]
+fn who_vouches_for_a_walk_means_that_one() {
+    for moment in 0.. {
+        let (tree, recall, pool) = (Tree::new(), Recall::default(), pool());
+        let (spec, now_ns) = (tree.spec(), aged(&tree.root));
+        let (n_asked, younger) = (AtomicU64::new(0), Mutex::new(None));
+        let stop = || {
+            if n_asked.fetch_add(1, Ordering::Relaxed) == moment {
+                fs::write(tree.root.join("src/new.rs"), "").unwrap();
+                let walked = recall.walk(&pool, &spec, later_ns(), &|| false).unwrap();
+                *younger.lock().unwrap() = Some(walked);
+            }
+            false
+        };
+        recall.walk(&pool, &spec, now_ns, &stop).unwrap();
+        let Some(younger) = younger.into_inner().unwrap() else { return };
+        younger.vouch(7);
+        if let Some(vouched) = recall.vouched(&spec, 7) {
+            assert_eq!(shown(&vouched.walked), shown(&younger.walked), "at {moment}");
+        }
+    }
+}
+
+#[test]
+fn what_was_walked_and_vouched_for_is_remembered_with_its_names() {
+    let (tree, recall, pool) = (Tree::new(), Recall::default(), pool());
+    let spec = tree.spec();
+    for names in [7, 8] {
+        let recalled = recall.walk(&pool, &spec, later_ns(), &|| false).unwrap();
+        assert!(recall.vouched(&spec, names).is_none());
+        recalled.vouch(names);
+        assert!(recall.vouched(&spec, names).is_some(), "{names}");
+    }
 }
 
 #[test]
@@ -210,7 +246,7 @@ fn the_last_walks_are_remembered_each_by_all_that_was_asked() {
     for spec in &specs {
         let fresh = walk(spec, &|| false).unwrap();
         for _ in 0..2 {
-            let walked = recall.walk(&pool, spec, later_ns(), &|| false).unwrap();
+            let walked = recall.walk(&pool, spec, later_ns(), &|| false).unwrap().walked;
             assert_eq!(shown(&walked), shown(&fresh));
         }
     }
@@ -222,7 +258,7 @@ fn the_last_walks_are_remembered_each_by_all_that_was_asked() {
 fn walks_can_be_given_back_and_counted_before() {
     let (tree, recall, pool) = (Tree::new(), Recall::default(), pool());
     let spec = tree.spec();
-    let first = recall.walk(&pool, &spec, later_ns(), &|| false).unwrap();
+    let first = recall.walk(&pool, &spec, later_ns(), &|| false).unwrap().walked;
     let (n, bytes) = recall.idle(Duration::ZERO);
     assert!(n == 1 && bytes > first.files.len() * size_of::<Found>(), "{n} {bytes}");
     let hour = Duration::from_hours(1);
@@ -230,7 +266,7 @@ fn walks_can_be_given_back_and_counted_before() {
     assert!(is_remembered(&recall, &spec));
     assert_eq!(recall.forget_idle(Duration::ZERO), (n, bytes));
     assert!(!is_remembered(&recall, &spec));
-    let again = recall.walk(&pool, &spec, later_ns(), &|| false).unwrap();
+    let again = recall.walk(&pool, &spec, later_ns(), &|| false).unwrap().walked;
     assert_eq!(shown(&again), shown(&first));
     assert!(is_remembered(&recall, &spec));
 }

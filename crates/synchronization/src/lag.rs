@@ -46,9 +46,10 @@ impl Synchronizer {
 
     /// What is stored of these files.
     pub(crate) fn stored_of(&self, walked: &Walked, seen: &Seen) -> Scope {
-        let snapshot = self.repository().snapshot();
-        // What was noticed and isn't stored, if that is all that has happened.
+        // What was noticed and isn't stored, if that is all that has happened. Before the snapshot:
+        // what is stored in between counts as old, and not the old version as new.
         let unapplied = seen.is_told.then(|| self.tracker().unapplied()).flatten();
+        let snapshot = self.repository().snapshot();
         let known = walked.files.iter().map(|found| {
             let looked_up = seen.is_looked.then(|| Job::look_up(&snapshot, found)).flatten();
             (found, looked_up.or_else(|| stored(&snapshot, found, unapplied.as_ref())))

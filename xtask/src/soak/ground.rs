@@ -3,7 +3,8 @@
 
 use crate::chaos::Random;
 use anyhow::{Context as _, Result, ensure};
-use std::fs;
+use astscope_syntax::Language;
+use std::fs::{self, DirEntry};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
@@ -30,6 +31,10 @@ const DIRECTORIES: [&str; 12] = [
 /// What made-up files are called at the end, more often what is asked for.
 const EXTENSIONS: [&str; 14] =
     ["js", "js", "js", "py", "py", "ex", "ts", "tsx", "rs", "rb", "html", "json", "md", "txt"];
+
+/// Larger files in no language stay behind: 2 MB of tables that get a language's name take ten seconds
+/// to parse, each time that they come.
+const DATA_BYTES_MAX: u64 = 64 << 10;
 
 /// Where everything lies.
 #[derive(Debug)]
@@ -119,7 +124,7 @@ impl Ground {
     }
 }
 
-/// Copies files and directories; what is neither stays behind, and so does git's own.
+/// Copies files and directories; what is neither stays behind, and so do git's own and large data.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from).with_context(|| format!("cannot list {}", from.display()))? {
         let (entry, kind) = entry.and_then(|it| it.file_type().map(|kind| (it, kind)))?;
@@ -127,11 +132,16 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         if kind.is_dir() && name != ".git" {
             fs::create_dir(&target)?;
             copy(&entry.path(), &target)?;
-        } else if kind.is_file() && name.to_str().is_some() {
+        } else if kind.is_file() && name.to_str().is_some() && !is_large_data(&entry)? {
             fs::copy(entry.path(), target)?;
         }
     }
     Ok(())
+}
+
+fn is_large_data(entry: &DirEntry) -> Result<bool> {
+    let is_code = Language::from_path(&entry.path()).is_some();
+    Ok(!is_code && entry.metadata()?.len() > DATA_BYTES_MAX)
 }
 
 fn make_up(root: &Path, n_files: usize, random: &mut Random) -> Result<()> {

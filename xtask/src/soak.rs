@@ -160,9 +160,10 @@ pub fn run(flags: &SoakFlags) -> Result<()> {
     })
     .map_err(|error| soak.report.explain(&error, &replay))?;
     soak.end(form.flood).map_err(|error| soak.report.explain(&error, &replay))?;
+    soak.report.print()?;
     let after = house.rested(Some(&before))?;
     println!("before {before:?}\nafter  {after:?}");
-    soak.report.print()
+    Ok(())
 }
 
 /// Asks everything once for each matcher, several times.

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
-/// Waits until what was written beside this directory before now is old enough for its time stamps
-/// to be trusted, and gives the time that they are trusted at, in nanoseconds.
+/// Waits until all that was written before now, on the disk that has this directory, is old enough for
+/// its time stamps to be trusted, and gives the time that they are trusted at, in nanoseconds.
 pub(crate) fn aged(directory: &Path) -> i64 {
     let probe = directory.with_extension("probe");
     fs::write(&probe, "").unwrap();

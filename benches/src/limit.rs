@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 use tree_sitter::Parser;
 
-/// What the daemon and the raw parse both allocate with, so that the comparison is of work.
+/// The limit is parsing with the fastest allocator at hand; the daemon's parsers use the system's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -21,10 +21,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// What the daemon and its workers allocate with.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 type Failure = Box<dyn std::error::Error>;
 
 /// Asks for the other end of the pipes.
@@ -35,7 +31,7 @@ const BATCH_BYTES: usize = 256 << 10;
 fn main() -> Result<(), Failure> {
     let args: Vec<_> = std::env::args_os().skip(1).collect();
     if args.first().is_some_and(|arg| arg == WORKER) {
-        return Ok(worker::serve_stdio()?);
+        return Ok(worker::serve_stdio(|| {})?);
     }
     let [name, dir, rounds] = &args[..] else {
         return Err("usage: parsers NAME DIR ROUNDS".into());

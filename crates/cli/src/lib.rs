@@ -52,8 +52,24 @@ use std::process::ExitCode;
 /// Holds a page of matches; larger than most answers.
 const OUT_BUFFER_BYTES: usize = 64 << 10;
 
+/// What the process can do about its allocator (decision 0015). Nothing, by default.
+#[derive(Clone, Copy, Debug)]
+pub struct Allocator {
+    /// Makes it fit for a daemon: whoever runs for days, frees in one thread what another has
+    /// allocated, and keeps half of it. Before there are other threads.
+    pub settle: fn(),
+    /// Gives free pages back to the kernel. From any thread; takes milliseconds.
+    pub release: fn(),
+}
+
+impl Default for Allocator {
+    fn default() -> Self {
+        Self { settle: || {}, release: || {} }
+    }
+}
+
 /// Runs the program with the process's arguments, streams and daemon.
-pub fn main() -> ExitCode {
+pub fn main(allocator: Allocator) -> ExitCode {
     // Clearing a huge page for each heap took longer than all else that a client does with 6 MB of
     // answer: it lives for milliseconds. Where this is refused, it is only slower.
     let _refused = rustix::thread::disable_transparent_huge_pages(true);
@@ -82,12 +98,13 @@ pub fn main() -> ExitCode {
         cwd,
     };
     let mut daemon = connection::Daemon::default();
-    ExitCode::from(execute(std::env::args_os().collect(), &mut console, &mut daemon))
+    ExitCode::from(execute(std::env::args_os().collect(), allocator, &mut console, &mut daemon))
 }
 
 /// Runs a command line, program name first, and returns the exit code.
 pub fn execute(
     arguments: Vec<OsString>,
+    allocator: Allocator,
     console: &mut Console<'_>,
     backend: &mut dyn Backend,
 ) -> u8 {
@@ -95,7 +112,7 @@ pub fn execute(
         Ok(cli) => cli,
         Err(error) => return refuse(&error, console),
     };
-    let outcome = command(&cli, console, backend);
+    let outcome = command(&cli, allocator, console, backend);
     let outcome = outcome.and_then(|exit| match console.out.flush() {
         Ok(()) => Ok(exit),
         Err(error) => request::give_up(error.into()).map(|()| exit),
@@ -118,6 +135,7 @@ pub fn execute(
 
 fn command(
     cli: &Cli,
+    allocator: Allocator,
     console: &mut Console<'_>,
     backend: &mut dyn Backend,
 ) -> Result<Exit, Failure> {
@@ -137,8 +155,8 @@ fn command(
         Command::Health(args) => operate::health(args, &cli.global, console, backend),
         Command::Debug(args) => operate::debug(args, console, backend),
         Command::Stop(args) => inspect::stop(args, console, backend),
-        Command::Serve(args) => serve::serve(args, console),
-        Command::ParserWorker => serve::parser_worker(),
+        Command::Serve(args) => serve::serve(args, allocator, console),
+        Command::ParserWorker => serve::parser_worker(allocator),
         Command::Completions(args) => completions::completions(args, console),
     }
 }

@@ -1,12 +1,41 @@
-//! The `astscope` program; all of it is in the library, where tests can call it.
+//! The `astscope` program; all of it is in the library, where tests can call it, but for two calls of
+//! the C library that have no safe form.
 
+use astscope_cli::Allocator;
 use std::process::ExitCode;
 
-/// For the daemon: mimalloc saves a tenth of the time that parsing takes with glibc's allocator.
-/// It takes the place of C's `malloc` too, which tree-sitter uses.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
-    astscope_cli::main()
+    astscope_cli::main(Allocator { settle: allocator::settle, release: allocator::release })
+}
+
+/// glibc's allocator.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "C functions")]
+mod allocator {
+    /// Blocks of at least so many bytes are mappings of their own, which go back when they are freed:
+    /// the texts and columns of all but small files. Setting it keeps glibc from raising it.
+    const MAPPED_BYTES_MIN: libc::c_int = 64 << 10;
+
+    /// Heaps for all threads, where glibc would have eight a core: what one thread freed serves the
+    /// next that parses.
+    const HEAPS_MAX: libc::c_int = 2;
+
+    pub(super) fn settle() {
+        // SAFETY: any thread may call this, with any number.
+        let _unknown = unsafe { libc::mallopt(libc::M_ARENA_MAX, HEAPS_MAX) };
+        // SAFETY: as above.
+        let _unknown = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN) };
+    }
+
+    pub(super) fn release() {
+        // SAFETY: any thread may call this at any time; it locks each heap for itself.
+        let _is_something_released = unsafe { libc::malloc_trim(0) };
+    }
+}
+
+/// Whatever other systems have is as it is.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+mod allocator {
+    pub(super) fn settle() {}
+    pub(super) fn release() {}
 }

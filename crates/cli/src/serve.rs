@@ -6,33 +6,23 @@ use crate::console::Console;
 use crate::daemon_start::bad_runtime_dir;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::{log, service_manager};
+use crate::{Allocator, log, service_manager};
 use astscope_daemon::{
-    DaemonConfig, IdleExit, LogFilter, ParserConfig, ServeError, SettingsSource,
+    DaemonConfig, IdleExit, LogFilter, MemorySource, ParserConfig, ServeError, SettingsSource,
 };
 use astscope_protocol::RuntimeDir;
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::Command;
-
-/// After how many milliseconds mimalloc gives free pages back to the kernel. At once: parsing frees
-/// as much as it keeps (decision 0010).
-const PURGE_VARIABLE: &str = "MIMALLOC_PURGE_DELAY";
-const PURGE_DELAY: &str = "0";
 
 /// Makes parsers fail on purpose, where that is allowed.
 const FAULT_VARIABLE: &str = "ASTSCOPE_PARSER_FAULTS";
 
-pub(crate) fn serve(args: &ServeArgs, console: &mut Console<'_>) -> Result<Exit, Failure> {
-    // The allocator reads its settings before `main` does anything: this process starts anew with
-    // them. Where that can't be done, the daemon only takes more memory.
-    if std::env::var_os(PURGE_VARIABLE).is_none()
-        && let Ok(program) = std::env::current_exe()
-    {
-        let arguments = std::env::args_os().skip(1);
-        let _error = Command::new(program).args(arguments).env(PURGE_VARIABLE, PURGE_DELAY).exec();
-    }
+pub(crate) fn serve(
+    args: &ServeArgs,
+    allocator: Allocator,
+    console: &mut Console<'_>,
+) -> Result<Exit, Failure> {
+    (allocator.settle)();
     let runtime_dir = RuntimeDir::locate(&|name| std::env::var_os(name))
         .map_err(|error| bad_runtime_dir(&error))?;
     let (state_dir, log) = log::start(args.spawned);
@@ -58,7 +48,10 @@ pub(crate) fn serve(args: &ServeArgs, console: &mut Console<'_>) -> Result<Exit,
         parsers: Some(parsers(state_dir, args.allow_debug)),
         settings,
         allow_debug: args.allow_debug,
-        memory: astscope_daemon::MemorySource::of_kernel(),
+        memory: MemorySource {
+            release_free_pages: Some(allocator.release),
+            ..MemorySource::of_kernel()
+        },
         leaving: if args.spawned { || () } else { service_manager::stopping },
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
@@ -102,8 +95,8 @@ pub(crate) fn serve(args: &ServeArgs, console: &mut Console<'_>) -> Result<Exit,
 }
 
 /// Serves until its stdin ends. Its stdout is a pipe to the daemon, so it says nothing there itself.
-pub(crate) fn parser_worker() -> Result<Exit, Failure> {
-    match astscope_daemon::parser_worker::serve_stdio() {
+pub(crate) fn parser_worker(allocator: Allocator) -> Result<Exit, Failure> {
+    match astscope_daemon::parser_worker::serve_stdio(allocator.release) {
         Ok(()) => Ok(Exit::Success),
         Err(error) => Err(Failure::new(Exit::Unreachable, "Cannot go on parsing.").source(&error)),
     }

@@ -14,16 +14,20 @@ pub struct MemorySource {
     pub resident: Arc<dyn Fn() -> Option<u64> + Send + Sync>,
     /// Time between two samples: 1 s to 5 min.
     pub sample_every: Duration,
+    /// Gives the allocator's free pages back to the kernel: what is done last when memory is short.
+    /// `None` where the allocator can't.
+    pub release_free_pages: Option<fn()>,
 }
 
 impl MemorySource {
     /// What the kernel says, every 30 s; a budget of a quarter of the machine's memory, and 4 GiB
-    /// at most.
+    /// at most; an allocator of which nothing is known.
     pub fn of_kernel() -> Self {
         Self {
             budget_bytes: budget_bytes(),
             resident: Arc::new(resident_anon),
             sample_every: Duration::from_secs(30),
+            release_free_pages: None,
         }
     }
 }
@@ -40,7 +44,7 @@ impl fmt::Debug for MemorySource {
 const BUDGET_MAX: u64 = 4 << 30;
 
 /// Keeps the kernel from backing the heap with 2 MiB pages: what is freed between trees that stay
-/// goes back in pages (decision 0006).
+/// goes back in pages (decision 0015).
 pub(crate) fn prefer_small_pages() {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!(%error, "huge pages stay");

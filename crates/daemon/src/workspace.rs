@@ -84,7 +84,10 @@ impl Workspace {
 
         let accounts = Accounts::new();
         let source = &daemon.settings.memory;
-        let deps = MemoryDeps::new(accounts.clone(), Arc::clone(&source.resident));
+        let deps = MemoryDeps {
+            release_free_pages: source.release_free_pages.map(|release| Arc::new(release) as _),
+            ..MemoryDeps::new(accounts.clone(), Arc::clone(&source.resident))
+        };
         let config = MemoryConfig {
             sample_every: source.sample_every,
             ..MemoryConfig::of_budget(source.budget_bytes)

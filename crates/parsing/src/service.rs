@@ -60,8 +60,8 @@ pub struct ParserConfig {
     /// once: longer means that none comes back.
     pub queue_time_max: Duration,
     /// Bytes of address space of one process: an allocation beyond is the end of it, and of one
-    /// file. 6 GiB: the program, its stack, the gibibyte that mimalloc reserves and doesn't use, and
-    /// four for the 30 bytes that tree-sitter takes for each byte of a large file.
+    /// file. 6 GiB: the program, its stack, what an allocator reserves and doesn't use (mimalloc a
+    /// gibibyte), and four for the 30 bytes that tree-sitter takes for each byte of a large file.
     pub memory_bytes_max: u64,
     /// Time beyond [`Limits::time_max`](crate::Limits::time_max) after which a process that doesn't
     /// answer is killed. It stops by itself at that limit, if it can: 5 s is enough for that on a

@@ -29,7 +29,7 @@ fn parse_for_the_other_tests() {
     match std::env::var(VARIABLE).as_deref() {
         Ok("parser") => {
             let output = File::options().write(true).open("/dev/fd/3").unwrap();
-            astscope_parsing::worker::serve(std::io::stdin().lock(), output).unwrap();
+            astscope_parsing::worker::serve(std::io::stdin().lock(), output, || {}).unwrap();
             std::process::exit(0);
         }
         Ok("another version") => {

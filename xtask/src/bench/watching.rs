@@ -6,7 +6,7 @@ use super::build;
 use super::measure::{OWN_TICKS, cpu_seconds};
 use super::report::{load, version, write_between};
 use crate::chaos::house::{House, pause};
-use crate::chaos::percentile;
+use crate::chaos::{Random, percentile};
 use crate::workspace_root;
 use anyhow::{Context as _, Result, ensure};
 use astscope_protocol::Client;
@@ -53,6 +53,13 @@ const IDLE: Duration = Duration::from_mins(1);
 /// Directories that are watched beside those of the others.
 const DIRECTORIES: usize = 20_000;
 
+/// Files of 2 to 60 KiB, and how often three of them are made anew at another length, so that blocks of
+/// all sizes come and go.
+const EDITED_FILES: usize = 500;
+const EDITED_BYTES_MIN: usize = 2 << 10;
+const EDITED_BYTES_MAX: usize = 60 << 10;
+const EDITS: usize = 1000;
+
 /// A row of the table. Times are in milliseconds.
 struct Row {
     what: String,
@@ -74,6 +81,7 @@ pub(super) fn run(write: bool) -> Result<()> {
     rows.push(checkout(&ours, &limit)?);
     rows.push(idle(&ours)?);
     rows.push(memory(&ours)?);
+    rows.push(memory_after_edits(&ours)?);
     let mut table = format!(
         "{}, {} cores. Load average {before} before, {} after.\n\n| what | unit | ours | beside | floor | ratio |\n|---|---|---|---|---|---|\n",
         version(Path::new("rustc"), "--version")?,
@@ -314,6 +322,36 @@ fn memory(ours: &Path) -> Result<Row> {
     })
 }
 
+/// Anonymous memory after many edits, beside what is held.
+fn memory_after_edits(ours: &Path) -> Result<Row> {
+    let mut random = Random::new(1);
+    let mut any_text =
+        |n| text_of(n, EDITED_BYTES_MIN + random.below(EDITED_BYTES_MAX - EDITED_BYTES_MIN));
+    let tree = Tree::new(0, 20)?;
+    for n in 0..EDITED_FILES {
+        fs::write(tree.path(n), any_text(n))?;
+    }
+    let house = House::start(ours)?;
+    house.open(&tree.root)?;
+    let mut client = house.client()?;
+    for n in 0..EDITS {
+        for which in 0..3 {
+            // 7 and 500 have no common divisor: each file has its turn.
+            fs::write(tree.path((n * 3 + which) * 7 % EDITED_FILES), any_text(n))?;
+        }
+        ask(&mut client, &tree.root, &["."])?;
+    }
+    let resources = house.rested(None)?;
+    let mib = |kib: u64| Ok::<_, anyhow::Error>(f64::from(u32::try_from(kib)?) / 1024.0);
+    Ok(Row {
+        what: format!("memory after {} edits of {EDITED_FILES} files", EDITS * 3),
+        unit: "MiB",
+        ours: mib(resources.anon_kib)?,
+        beside: "text, trees, indexes and caches",
+        floor: mib(resources.held_kib)?,
+    })
+}
+
 /// Made-up files, and a directory of version control that makes their directory a root.
 struct Tree {
     root: PathBuf,
@@ -352,8 +390,13 @@ fn text(n: usize) -> String {
 
 /// Another one for each number, and always as long.
 fn big_text(n: usize) -> String {
+    text_of(n, BIG_BYTES)
+}
+
+/// At least so many bytes, and hardly more.
+fn text_of(n: usize, n_bytes: usize) -> String {
     let mut text = format!("{};\n", marker(n));
-    while text.len() < BIG_BYTES {
+    while text.len() < n_bytes {
         let at = text.len();
         let line = format!("function f{at}(a, b) {{ return other(a + {n}, b * {at}); }}\n");
         text.push_str(&line);

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use astscope_protocol::Client;
 use astscope_protocol::messages::{
-    FaultKind, FaultParams, KillParams, OpenParams, Peer, TreeFormat, TreeParams, TreeResult,
-    WorkspaceStatus, method,
+    FaultKind, FaultParams, KillParams, OpenParams, Peer, StatusParams, StatusResult, TreeFormat,
+    TreeParams, TreeResult, WorkspaceStatus, method,
 };
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -112,6 +112,8 @@ pub(crate) struct Resources {
     pub(crate) threads: u64,
     pub(crate) files: u64,
     pub(crate) anon_kib: u64,
+    /// What the accounts in `status` come to: text and trees count once for each file that has them.
+    pub(crate) held_kib: u64,
     pub(crate) processes: u64,
     pub(crate) nodes: u64,
 }
@@ -225,14 +227,20 @@ impl House {
         Ok(parsers)
     }
 
+    pub(crate) fn status(&self) -> Result<StatusResult> {
+        Ok(self.client()?.call(method::STATUS, &StatusParams::default())?)
+    }
+
     pub(crate) fn resources(&self) -> Result<Resources> {
         let nodes = count(&self.look()?);
+        let memory = self.status()?.memory;
         let pid = self.pid();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         Ok(Resources {
             threads: field(&status, "Threads:").context("no count of threads")?,
             files: std::fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64,
             anon_kib: field(&status, "RssAnon:").context("no anonymous memory")?,
+            held_kib: (memory.text + memory.trees + memory.indexes + memory.caches) >> 10,
             processes: self.parsers()?.len() as u64,
             nodes,
         })

@@ -1,6 +1,6 @@
 //! A daemon that answers from recorded matches, and a terminal that is a few byte vectors.
 
-use astscope_cli::{Backend, BackendError, Console, Keys, OnEvent, OnTold, Told};
+use astscope_cli::{Allocator, Backend, BackendError, Console, Keys, OnEvent, OnTold, Told};
 use astscope_protocol::client::{CallError, Event};
 use astscope_protocol::frame::RpcError;
 use astscope_protocol::messages::{
@@ -248,7 +248,7 @@ impl Session {
             cwd: self.cwd.clone(),
         };
         let arguments = std::iter::once(&"astscope").chain(arguments).map(Into::into).collect();
-        let code = astscope_cli::execute(arguments, &mut console, backend);
+        let code = astscope_cli::execute(arguments, Allocator::default(), &mut console, backend);
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Output { code, out: text(out), err: text(err) }
     }

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 /// A budget of which a percent is a round number of bytes.
 const BUDGET: u64 = 100 << 20;
 
+/// How often free pages were to go back.
+static RELEASED: AtomicU64 = AtomicU64::new(0);
+
 /// Waits until what is asked again and again is so.
 #[track_caller]
 fn until(client: &mut Client, what: &str, mut is_so: impl FnMut(&mut Client) -> bool) {
@@ -45,6 +48,9 @@ fn a_workspace_gives_its_caches_back_level_by_level_and_loses_nothing() {
             budget_bytes: BUDGET,
             resident: Arc::new(move || Some(shown.load(Ordering::Relaxed))),
             sample_every: Duration::from_secs(1),
+            release_free_pages: Some(|| {
+                RELEASED.fetch_add(1, Ordering::Relaxed);
+            }),
         };
     });
     let tree = Fixture::parse("//- /a.js\nf(1)\n//- /b.js\nf(2)\n//- /c.js\ng()\n");
@@ -78,11 +84,14 @@ fn a_workspace_gives_its_caches_back_level_by_level_and_loses_nothing() {
     until(&mut client, "the others stay at 96 %", |client| others(client) < before);
     assert_eq!((ask(&mut client), ask(&mut client)), (0, 2));
 
+    assert_eq!(RELEASED.load(Ordering::Relaxed), 0, "not before it is the last resort");
+
     // From 98 %: the same again, and whatever wasn't used for long.
     let before = others(&mut client);
     use_percent(99);
     until(&mut client, "the others stay at 99 %", |client| others(client) < before);
     assert_eq!(ask(&mut client), 0);
+    until(&mut client, "free pages stay at 99 %", |_| RELEASED.load(Ordering::Relaxed) > 0);
 
     use_percent(10);
     until(&mut client, "pressure stays", |client| seen(client).starts_with("10 %"));

@@ -19,6 +19,10 @@ const DIGITS: usize = 7;
 /// Files larger than this are somebody's: they are added to, not made anew.
 const OWN_BYTES_MAX: usize = 2 << 10;
 
+/// Files larger than this keep their extension: in another language they are all errors, which can
+/// take a hundred times as long to parse.
+const RENAMED_BYTES_MAX: u64 = 32 << 10;
+
 /// Extensions of new files, more often those that are asked for.
 const EXTENSIONS: [&str; 12] =
     ["js", "js", "py", "py", "ex", "ts", "rs", "html", "json", "md", "txt", "tmp"];
@@ -30,6 +34,10 @@ const MODES: [u32; 5] = [0o644, 0o600, 0o755, 0o444, 0o700];
 fn torn(what: String, path: &str, meanwhile: Vec<Vec<u8>>) -> Done {
     let touched = Touched { torn: [(path.to_owned(), meanwhile)].into(), ..Touched::default() };
     Done { what, touched, about: Some(path.to_owned()) }
+}
+
+fn extension(path: &str) -> &str {
+    Path::new(path).extension().and_then(|it| it.to_str()).unwrap_or_default()
 }
 
 impl Hand<'_> {
@@ -111,13 +119,19 @@ impl Hand<'_> {
     }
 
     pub(super) fn rename(&mut self) -> Result<Done> {
-        let (Some(from), to) = (self.file(), self.new_path()) else { return Ok(nothing()) };
+        let (Some(from), mut to) = (self.file(), self.new_path()) else { return Ok(nothing()) };
+        if self.is_large(&from) {
+            to = Path::new(&to).with_extension(extension(&from)).to_string_lossy().into_owned();
+        }
         fs::rename(self.path(&from), self.path(&to))?;
         Ok(at_once(format!("rename {from} to {to}"), &to))
     }
 
     pub(super) fn rename_over(&mut self) -> Result<Done> {
         let (Some(from), Some(to)) = (self.file(), self.file()) else { return Ok(nothing()) };
+        if extension(&from) != extension(&to) && self.is_large(&from) {
+            return Ok(nothing());
+        }
         fs::rename(self.path(&from), self.path(&to))?;
         Ok(at_once(format!("rename {from} over {to}"), &to))
     }
@@ -290,6 +304,10 @@ impl Hand<'_> {
         }
         bytes.extend_from_slice(format!("\n{MARKER}{number})\n").as_bytes());
         Ok(bytes)
+    }
+
+    fn is_large(&self, path: &str) -> bool {
+        fs::symlink_metadata(self.path(path)).is_ok_and(|it| it.len() > RENAMED_BYTES_MAX)
     }
 
     /// A path that nothing has, in a directory that is there.

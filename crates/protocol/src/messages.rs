@@ -433,9 +433,10 @@ pub struct SessionStatus {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MemoryStatus {
-    /// Source text held, all workspaces.
+    /// Source text of the files of all workspaces. Files of equal content share one text, which counts
+    /// once for each: where there are many, this and `trees` are more than is held.
     pub text: u64,
-    /// Compact trees, injections included.
+    /// Their compact trees, injections included.
     pub trees: u64,
     /// Per-file indexes and records.
     pub indexes: u64,

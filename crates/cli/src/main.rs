@@ -16,13 +16,16 @@ mod allocator {
     /// the texts and columns of all but small files. Setting it keeps glibc from raising it.
     const MAPPED_BYTES_MIN: libc::c_int = 64 << 10;
 
-    /// Heaps for all threads, where glibc would have eight a core: what one thread freed serves the
-    /// next that parses.
-    const HEAPS_MAX: libc::c_int = 2;
+    /// Heaps for all threads, one a core, where glibc would have eight: what one thread freed serves the
+    /// next that needs it, and still they seldom wait for each other.
+    const HEAPS: std::ops::RangeInclusive<libc::c_int> = 2..=8;
 
     pub(super) fn settle() {
+        let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let n_cores = libc::c_int::try_from(n_cores).unwrap_or(libc::c_int::MAX);
+        let n_heaps = n_cores.clamp(*HEAPS.start(), *HEAPS.end());
         // SAFETY: any thread may call this, with any number.
-        let _unknown = unsafe { libc::mallopt(libc::M_ARENA_MAX, HEAPS_MAX) };
+        let _unknown = unsafe { libc::mallopt(libc::M_ARENA_MAX, n_heaps) };
         // SAFETY: as above.
         let _unknown = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN) };
     }

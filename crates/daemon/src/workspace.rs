@@ -249,6 +249,7 @@ impl Committer for Accounting {
         if grown > 0 {
             self.memory.inserted(grown);
         }
+        self.memory.changed();
         self.events.publish(DaemonEvent::Committed {
             root: self.root.clone(),
             revision: committed.revision.number,

@@ -26,7 +26,7 @@ use cleaner::{Cleaner, Job};
 use monitor::Monitor;
 use pressure::{Book, PressureHandler};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -186,7 +186,8 @@ pub struct MemoryDeps {
     /// microseconds.
     pub read_resident: Arc<dyn Fn() -> Option<u64> + Send + Sync>,
     /// Has the allocator give free pages back to the system. Called on a thread where it may take
-    /// its time. Without it the last action of the highest level frees nothing.
+    /// its time: before a sample that is due, if what is held [has changed](MemoryHandle::changed)
+    /// since the last, and as the last action of the highest level. Without it these free nothing.
     pub release_free_pages: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
@@ -239,6 +240,8 @@ struct Shared {
     level: watch::Sender<Level>,
     /// Bytes inserted since the last sample.
     inserted: AtomicU64,
+    /// Whether what is held has changed since free pages went back.
+    has_changed: AtomicBool,
     owners: Mutex<Vec<(u64, Arc<dyn Reclaim>)>>,
     last_owner: AtomicU64,
     book: Table<Book>,
@@ -261,6 +264,7 @@ impl Shared {
             history: Table::new("memory_history", History::new()),
             level: watch::Sender::new(Level::Normal),
             inserted: AtomicU64::new(0),
+            has_changed: AtomicBool::new(false),
             owners: Mutex::default(),
             last_owner: AtomicU64::new(0),
             book: Table::new("memory_actions", Book::default()),
@@ -340,6 +344,12 @@ impl MemoryHandle {
         if before < limit && before.saturating_add(bytes) >= limit {
             self.0.look();
         }
+    }
+
+    /// Says that something came, went, or took another's place: what that left free between what
+    /// stays goes back to the system before the next sample that is due. Never waits.
+    pub fn changed(&self) {
+        self.0.has_changed.store(true, Ordering::Relaxed);
     }
 
     /// Takes a sample now.

@@ -1,11 +1,12 @@
-//! The monitor: measures, on time and when it is told, and says how near the budget is.
+//! The monitor: measures, on time and when it is told, and says how near the budget is. On time it has
+//! free pages given back before, so that what it measures is held.
 
 use super::Shared;
 use crate::{Level, Sample};
 use astscope_supervision::{Ctx, Exit, Fenced, Init, Lease, Mailbox, Reply, Service};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 pub(super) enum Message {
     /// Measure.
@@ -28,7 +29,7 @@ impl Service for Monitor {
         Ok(Init::Ready(Self { shared, history }))
     }
 
-    async fn run(mut self, mut mailbox: Mailbox<Message>, _: Ctx) -> Result<(), Exit> {
+    async fn run(mut self, mut mailbox: Mailbox<Message>, ctx: Ctx) -> Result<(), Exit> {
         // The first tick is at once: after a restart as well, the level is that of now.
         let mut ticks = interval(self.shared.config.sample_every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -40,7 +41,10 @@ impl Service for Monitor {
                     Some(Message::Look) => None,
                     Some(Message::Sample(reply)) => Some(reply),
                 },
-                _ = ticks.tick() => None,
+                _ = ticks.tick() => {
+                    self.release_free_pages(&ctx).await;
+                    None
+                }
             };
             let sample = self.measure()?;
             if let Some(reply) = reply {
@@ -51,6 +55,19 @@ impl Service for Monitor {
 }
 
 impl Monitor {
+    /// If what is held has changed since that was done last.
+    async fn release_free_pages(&self, ctx: &Ctx) {
+        let shared = &self.shared;
+        let Some(release) = shared.deps.release_free_pages.clone() else { return };
+        if !shared.has_changed.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let begun = Instant::now();
+        let deadline = begun + shared.config.action_within;
+        let released = timeout_at(deadline, ctx.blocking(Some(deadline), move |_| release())).await;
+        tracing::debug!(took = ?begun.elapsed(), ?released, "free pages went back");
+    }
+
     fn measure(&mut self) -> Result<Sample, Fenced> {
         let shared = &self.shared;
         shared.inserted.store(0, Ordering::Relaxed);

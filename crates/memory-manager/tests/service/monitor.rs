@@ -4,6 +4,7 @@ use crate::house::{BUDGET, House, settle};
 use astscope_memory_manager::Class;
 use astscope_memory_manager::service::MemoryConfig;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{advance, sleep};
 
@@ -39,6 +40,29 @@ async fn it_measures_at_once_when_enough_has_come_in() {
     house.memory.inserted(limit);
     settle().await;
     assert_eq!(times(&house).len(), n_samples + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn free_pages_go_back_before_a_sample_if_something_has_changed() {
+    let n_released = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&n_released);
+    let house = House::with(MemoryConfig::of_budget(BUDGET), |deps| {
+        deps.release_free_pages = Some(Arc::new(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }));
+    });
+    let house = house.await;
+    let released = || n_released.load(Ordering::Relaxed);
+    sleep(Duration::from_secs(95)).await;
+    assert_eq!(released(), 0, "nothing has changed");
+    house.memory.changed();
+    house.memory.changed();
+    house.memory.sample().await.unwrap();
+    assert_eq!(released(), 0, "that sample was asked for, and wasn't due");
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!((released(), times(&house)), (1, vec![0, 30, 60, 90, 95, 120]));
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(released(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -55,8 +55,8 @@ const OUT_BUFFER_BYTES: usize = 64 << 10;
 /// What the process can do about its allocator (decision 0015). Nothing, by default.
 #[derive(Clone, Copy, Debug)]
 pub struct Allocator {
-    /// Makes it fit for a daemon: whoever runs for days, frees in one thread what another has
-    /// allocated, and keeps half of it. Before there are other threads.
+    /// Makes it fit for a daemon, which runs for days, and in which one thread frees what another has
+    /// allocated. Called before there are other threads.
     pub settle: fn(),
     /// Gives free pages back to the kernel. From any thread; takes milliseconds.
     pub release: fn(),

@@ -1,5 +1,5 @@
-//! The `astscope` program; all of it is in the library, where tests can call it, but for two calls of
-//! the C library that have no safe form.
+//! The `astscope` program; all of it is in the library, where tests can call it, but for two
+//! functions of the C library that have no safe form.
 
 use astscope_cli::Allocator;
 use std::process::ExitCode;
@@ -12,8 +12,8 @@ fn main() -> ExitCode {
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "C functions")]
 mod allocator {
-    /// Blocks of at least so many bytes are mappings of their own, which go back when they are freed:
-    /// the texts and columns of all but small files. Setting it keeps glibc from raising it.
+    /// Blocks of at least so many bytes are mappings of their own, which go back when they are freed,
+    /// unless a heap has a hole for them. Setting it keeps glibc from raising it.
     const MAPPED_BYTES_MIN: libc::c_int = 64 << 10;
 
     /// Heaps for all threads, one a core, where glibc would have eight: what one thread freed serves the

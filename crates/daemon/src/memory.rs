@@ -14,8 +14,8 @@ pub struct MemorySource {
     pub resident: Arc<dyn Fn() -> Option<u64> + Send + Sync>,
     /// Time between two samples: 1 s to 5 min.
     pub sample_every: Duration,
-    /// Gives the allocator's free pages back to the kernel: what is done last when memory is short.
-    /// `None` where the allocator can't.
+    /// Gives the allocator's free pages back to the kernel: before a sample, if something was committed
+    /// since the last, and when memory is short. `None` where the allocator can't.
     pub release_free_pages: Option<fn()>,
 }
 
